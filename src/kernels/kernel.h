@@ -1,0 +1,82 @@
+/*
+ * kernels/kernel.h - what a kernel is.  Internal.
+ *
+ * A kernel computes attention for one tile: up to `lanes` queries that share a key/value head,
+ * against runs of keys.  The caller (attention/run.c) decides which queries and which keys; the
+ * kernel knows nothing of heads, batches or alignment.
+ *
+ *     begin   queries into the scratch, empty state
+ *     keys    any number of runs of keys, in ascending order: the state absorbs them
+ *     merge   one state into another (the keys were cut into parts)
+ *     finish  sink, division, outputs
+ *
+ * A state is (m, l, o) for each lane: the largest score, the sum of exp(s - m), and the sum of
+ * exp(s - m) v.  It is opaque to the caller, but its bytes may be stored and finished later by the
+ * same kernel with the same number of lanes.
+ */
+#ifndef QKV_KERNELS_KERNEL_H
+#define QKV_KERNELS_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qkv/attention.h"
+
+/* One query of a tile.  Row pointers are to the query's own row; NULL where there is none. */
+typedef struct qkv_lane {
+    const void *q;    /* D elements */
+    void *o;          /* Dv elements */
+    void *lse;        /* one element of the compute type */
+    void *weights;    /* element of key 0; compute type */
+    const uint8_t *mask; /* element of key 0 */
+    const void *bias;    /* element of key 0 */
+    int64_t lo, hi;      /* keys visible by lengths, causal and windows: lo <= j <= hi */
+    int64_t position;    /* p, for ALiBi */
+    int64_t block_row;   /* bit of the block mask that belongs to key block 0 */
+    double slope, sink;
+} qkv_lane;
+
+/* What is the same for all tiles of a plan. */
+typedef struct qkv_shape {
+    int32_t head_dim, head_dim_v; /* D, Dv */
+    int32_t q_type, o_type, bias_type;
+    int32_t stage; /* of the weights; -1 if there are none */
+    int32_t has_mask, has_bias, has_slopes, has_sinks, has_lse;
+    int32_t block_k; /* 0: no block mask */
+    int64_t k_stride, v_stride; /* between tokens, in elements */
+    int64_t mask_stride, bias_stride, weights_stride; /* between keys */
+    int64_t kv_len;                                   /* Tk: keys a row of weights has */
+    double scale, softcap;                            /* softcap 0: none */
+    const uint8_t *block_bits;
+} qkv_shape;
+
+/* One tile on its way through a kernel. */
+typedef struct qkv_tile {
+    const qkv_shape *shape;
+    const qkv_lane *lanes;
+    int32_t n_lanes; /* 1 .. kernel->lanes */
+    int32_t mixed_blocks; /* lanes lie in different rows of the block mask */
+    void *scratch;   /* kernel->scratch_bytes, 64-byte aligned */
+    void *state;     /* kernel->state_bytes, 64-byte aligned */
+} qkv_tile;
+
+typedef struct qkv_kernel {
+    const char *name; /* "attend_f32_bf16_bf16__avx512" */
+    int32_t lanes;    /* queries a tile holds */
+    size_t (*scratch_bytes)(int32_t head_dim, int32_t head_dim_v);
+    size_t (*state_bytes)(int32_t n_lanes, int32_t head_dim_v);
+    void (*begin)(const qkv_tile *tile);
+    /* Keys j0 .. j1-1; k and v point at the rows of key 0. */
+    void (*keys)(const qkv_tile *tile, const void *k, const void *v, int64_t j0, int64_t j1);
+    /* tile->state absorbs other. */
+    void (*merge)(const qkv_tile *tile, const void *other);
+    void (*finish)(const qkv_tile *tile);
+} qkv_kernel;
+
+/* Declarations.  A kernel that is not listed cannot be reached, and one listed but not written
+ * does not link. */
+#define QKV_KERNEL(compute, k, v, tier, cpu, name) extern const qkv_kernel qkv_##name;
+#include "kernels/kernels.inc"
+#undef QKV_KERNEL
+
+#endif

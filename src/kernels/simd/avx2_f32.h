@@ -1,0 +1,68 @@
+/*
+ * simd/avx2_f32.h - the vocabulary on eight floats: AVX2, FMA, F16C.  Contracts: README.md.
+ */
+#ifndef QKV_SIMD_AVX2_F32_H
+#define QKV_SIMD_AVX2_F32_H
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#error "this file needs -mavx2 -mfma -mf16c"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef float real;
+typedef __m256 vf;
+typedef __m256 vm; /* all bits of a lane, or none */
+#define VL 8
+#define LANES 2 /* 6 x 2 accumulators, 2 loads, 1 broadcast of 16 registers */
+#define TILE 6
+
+static inline vf v_zero(void) { return _mm256_setzero_ps(); }
+static inline vf v_set1(real x) { return _mm256_set1_ps(x); }
+static inline vf v_load(const real *p) { return _mm256_loadu_ps(p); }
+static inline void v_store(real *p, vf a) { _mm256_storeu_ps(p, a); }
+static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+static inline vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline vf v_sign_of(vf a, vf s)
+{
+    return _mm256_or_ps(v_abs(a), _mm256_and_ps(_mm256_set1_ps(-0.0f), s));
+}
+static inline vf v_round(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* 2^n in two factors: one alone does not reach the subnormals.  Only the second product can
+ * round.  A NaN in n becomes some integer; adding n - n brings it back. */
+static inline vf v_scale2(vf a, vf n)
+{
+    const __m256i i = _mm256_cvtps_epi32(n);
+    const __m256i half = _mm256_srai_epi32(i, 1), rest = _mm256_sub_epi32(i, half);
+    const __m256i bias = _mm256_set1_epi32(127);
+    const vf x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    const vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return v_add(v_mul(v_mul(a, x), y), v_sub(n, n));
+}
+static inline vm v_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+static inline vm v_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline vm v_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+static inline vm v_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+static inline int v_any(vm a) { return _mm256_movemask_ps(a) != 0; }
+static inline vf v_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+
+static inline vf v_widen_bf16(const uint16_t *p)
+{
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+static inline vf v_widen_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * simd/avx512_f32.h - the vocabulary on sixteen floats: AVX-512 F, BW, DQ, VL.  Contracts: README.md.
+ */
+#ifndef QKV_SIMD_AVX512_F32_H
+#define QKV_SIMD_AVX512_F32_H
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__)
+#error "this file needs -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef float real;
+typedef __m512 vf;
+typedef __mmask16 vm;
+#define VL 16
+#define LANES 3 /* 8 x 3 accumulators, 3 loads, broadcasts from memory, of 32 registers */
+#define TILE 8
+
+static inline vf v_zero(void) { return _mm512_setzero_ps(); }
+static inline vf v_set1(real x) { return _mm512_set1_ps(x); }
+static inline vf v_load(const real *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(real *p, vf a) { _mm512_storeu_ps(p, a); }
+static inline vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+static inline vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+static inline vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+static inline vf v_abs(vf a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+static inline vf v_sign_of(vf a, vf s)
+{
+    return _mm512_or_ps(v_abs(a), _mm512_and_ps(_mm512_set1_ps(-0.0f), s));
+}
+static inline vf v_round(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf v_scale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+static inline vm v_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+static inline vm v_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline vm v_and(vm a, vm b) { return (vm)(a & b); }
+static inline vm v_or(vm a, vm b) { return (vm)(a | b); }
+static inline int v_any(vm a) { return a != 0; }
+static inline vf v_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
+
+static inline vf v_widen_bf16(const uint16_t *p)
+{
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+static inline vf v_widen_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* kernels_avx512_f32.c - the kernels that compute in f32 on the avx512 tier. */
+#include "kernels/simd/avx512_f32.h"
+
+#define TIER avx512
+#define REAL_TYPE QKV_F32
+#define QKV_WIDEN_F32
+#include "kernels/tmpl/kernels_tmpl.h"
+
+MAKE_KERNEL(attend_f32_f32_f32, QKV_F32, QKV_F32)
+MAKE_KERNEL(attend_f32_f32_bf16, QKV_F32, QKV_BF16)
+MAKE_KERNEL(attend_f32_f32_f16, QKV_F32, QKV_F16)
+MAKE_KERNEL(attend_f32_bf16_f32, QKV_BF16, QKV_F32)
+MAKE_KERNEL(attend_f32_bf16_bf16, QKV_BF16, QKV_BF16)
+MAKE_KERNEL(attend_f32_bf16_f16, QKV_BF16, QKV_F16)
+MAKE_KERNEL(attend_f32_f16_f32, QKV_F16, QKV_F32)
+MAKE_KERNEL(attend_f32_f16_bf16, QKV_F16, QKV_BF16)
+MAKE_KERNEL(attend_f32_f16_f16, QKV_F16, QKV_F16)

@@ -1,0 +1,8 @@
+/* kernels_avx512_f64.c - the kernels that compute in f64 on the avx512 tier. */
+#include "kernels/simd/avx512_f64.h"
+
+#define TIER avx512
+#define REAL_TYPE QKV_F64
+#include "kernels/tmpl/kernels_tmpl.h"
+
+MAKE_KERNEL(attend_f64_f64_f64, QKV_F64, QKV_F64)
