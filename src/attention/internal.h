@@ -1,0 +1,113 @@
+/* attention/internal.h - what the files of attention/ share: the checked descriptor, the plan. */
+#ifndef QKV_ATTENTION_INTERNAL_H
+#define QKV_ATTENTION_INTERNAL_H
+
+#include "attention/visibility.h"
+#include "core/say.h"
+#include "kernels/kernel.h"
+
+/* ---- desc.c, check.c ---------------------------------------------------------------------- */
+
+/* A full-size copy of the caller's descriptor (which may be older and shorter), checked. */
+qkv_status qkv_desc_check(const qkv_desc *in, qkv_desc *full, qkv_say say);
+
+/* QKV_F64 or QKV_F32: what scores and sums are kept in. */
+static inline int32_t qkv_compute_type(const qkv_desc *desc)
+{
+    return desc->q.type == QKV_F64 ? QKV_F64 : QKV_F32;
+}
+
+/* Entry i of a cu_seqlens array. */
+static inline int64_t qkv_cu_at(const qkv_desc *desc, const void *cu, int64_t i)
+{
+    return desc->cu_seqlens_type == QKV_I64 ? ((const int64_t *)cu)[i] : ((const int32_t *)cu)[i];
+}
+
+/* Tokens that the tensors hold on each side: Tq and Tk, or the last entries of cu_seqlens. */
+typedef struct qkv_rows {
+    int packed_q, packed_k;
+    int64_t q, kv;
+} qkv_rows;
+qkv_rows qkv_rows_of(const qkv_desc *desc);
+
+/* Bits of the block mask, counted to the last one that is addressed; 0 without one. */
+int64_t qkv_block_bit_count(const qkv_desc *desc);
+
+/* ---- extent.c ------------------------------------------------------------------------------ */
+
+/* The dimensions of a strided tensor: number of steps and stride of each. */
+typedef struct qkv_extent {
+    int64_t n[4], stride[4];
+    int64_t element; /* bytes */
+} qkv_extent;
+
+/* Bytes from the base pointer to the lowest byte (0 or less) and past the highest.  Returns 0 if
+ * they do not fit 62 bits.  An empty tensor has first = end = 0. */
+int qkv_extent_bytes(const qkv_extent *e, int64_t *first, int64_t *end);
+
+/* 1 if no two elements can share a place (sufficient: strides nest). */
+int qkv_extent_is_injective(const qkv_extent *e);
+
+/* The tensors of a problem, by name, in a fixed order; absent ones have type QKV_NONE. */
+typedef struct qkv_named_layout {
+    const char *name;
+    const qkv_layout *layout;
+    qkv_extent extent;
+    int output;
+} qkv_named_layout;
+enum { QKV_N_TENSORS = 10 };
+void qkv_tensors(const qkv_desc *desc, const qkv_rows *rows, qkv_named_layout out[QKV_N_TENSORS]);
+
+/* ---- registry.c ---------------------------------------------------------------------------- */
+
+/* The best kernel for these types that `cpu` can run; the scalar tier has every supported
+ * combination, so never NULL for a checked descriptor. */
+const qkv_kernel *qkv_find_kernel(int32_t compute, int32_t k_type, int32_t v_type, uint32_t cpu);
+
+/* ---- plan ----------------------------------------------------------------------------------- */
+
+enum {
+    QKV_PART_KEYS = 512, /* a part has at least this many keys */
+    QKV_PART_UNIT = 128, /* parts begin at multiples of this */
+    QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
+    QKV_MAX_SPLIT_BLOCKS = 4 /* only sequences with so few query blocks are cut by keys */
+};
+
+/* One sequence of a plan.  Its tasks of phase 0 are groups x blocks x parts, numbered from
+ * first_task; if it has several parts, its tasks of phase 1 are groups x blocks from first_merge. */
+typedef struct qkv_seq {
+    qkv_span span;
+    int64_t q_row, k_row; /* first row in packed tensors; 0 if padded */
+    int64_t blocks;       /* of queries; at least 1, so that rows past q_len are written */
+    int64_t parts;        /* of keys */
+    int64_t part_lo, part_keys; /* part n holds keys part_lo + n part_keys onwards */
+    int64_t first_task, first_merge;
+    int64_t first_slot; /* partial states, numbered over the plan */
+} qkv_seq;
+
+struct qkv_plan {
+    uint64_t magic;
+    const qkv_kernel *kernel;
+    qkv_shape shape;
+    qkv_rules rules;
+    qkv_desc desc; /* its pointers are NULL: what they pointed to is in seqs and block_bits */
+    qkv_rows rows;
+    int32_t head_group; /* query heads that share a tile: G, or 1 where block masks differ by head */
+    int32_t n_groups;   /* Hq / head_group */
+    int64_t n_tasks, n_merges, n_slots;
+    size_t lanes_bytes, scratch_bytes, state_bytes; /* of one worker; of one slot */
+    qkv_seq *seqs;
+    uint8_t *block_bits;
+};
+
+#define QKV_PLAN_MAGIC 0x6e616c702d766b71u /* "qkv-plan" */
+
+/* qkv_workspace_size of the plan this (checked) descriptor would give, without building it. */
+size_t qkv_dry_workspace_size(const qkv_desc *checked, int32_t n_workers);
+
+/* One element of a float tensor. */
+double qkv_element(const void *p, int32_t type);
+
+static inline size_t qkv_align64(size_t n) { return (n + 63) / 64 * 64; }
+
+#endif

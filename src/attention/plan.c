@@ -1,0 +1,240 @@
+/*
+ * attention/plan.c - from a descriptor to an immutable plan: kernel, tasks, memory.
+ *
+ * How the work is cut.  A tile is up to kernel->lanes rows of one sequence, where row r is query
+ * token r / head_group of head r % head_group in its group: the heads that share keys and values
+ * fill the lanes together.  A task is one tile against all its keys.  A sequence with few tiles and
+ * many keys (decoding) is cut by keys as well: its parts are computed in phase 0 as partial
+ * states and joined in ascending order in phase 1.
+ *
+ * Every cut depends on the sequence's own sizes and on the kernel, never on the number of threads
+ * or on the rest of the batch; therefore neither do the bits.
+ */
+#include <string.h>
+
+#include "attention/internal.h"
+
+static size_t block_bytes(const qkv_desc *d) { return (size_t)((qkv_block_bit_count(d) + 7) / 8); }
+
+static size_t plan_bytes(const qkv_desc *d)
+{
+    return sizeof(qkv_plan) + (size_t)d->n_seqs * sizeof(qkv_seq) + block_bytes(d);
+}
+
+size_t qkv_plan_size(const qkv_desc *desc)
+{
+    const qkv_say quiet = {NULL, 0};
+    qkv_desc d;
+    return qkv_desc_check(desc, &d, quiet) == QKV_OK ? plan_bytes(&d) : 0;
+}
+
+static void set_shape(qkv_shape *s, const qkv_desc *d)
+{
+    s->head_dim = d->head_dim;
+    s->head_dim_v = d->head_dim_v;
+    s->q_type = d->q.type;
+    s->o_type = d->o.type;
+    s->bias_type = d->bias.type;
+    s->stage = d->weights.type != QKV_NONE ? d->stage : -1;
+    s->has_mask = d->mask.type != QKV_NONE;
+    s->has_bias = d->bias.type != QKV_NONE;
+    s->has_slopes = d->slopes.type != QKV_NONE;
+    s->has_sinks = d->sinks.type != QKV_NONE;
+    s->has_lse = d->lse.type != QKV_NONE;
+    s->block_k = d->block_bits ? d->block_k : 0;
+    s->k_stride = d->k.stride[2];
+    s->v_stride = d->v.stride[2];
+    s->mask_stride = d->mask.stride[3];
+    s->bias_stride = d->bias.stride[3];
+    s->weights_stride = d->weights.stride[3];
+    s->kv_len = d->kv_len;
+    s->scale = d->scale;
+    s->softcap = d->softcap;
+}
+
+static void set_span(qkv_seq *seq, const qkv_desc *d, int64_t b)
+{
+    qkv_span *span = &seq->span;
+
+    span->q_len = d->q_lens ? d->q_lens[b] : d->q_len;
+    if (d->cu_seqlens_q) {
+        seq->q_row = qkv_cu_at(d, d->cu_seqlens_q, b);
+        span->q_len = qkv_cu_at(d, d->cu_seqlens_q, b + 1) - seq->q_row;
+    }
+    span->kv_len = d->kv_len;
+    if (d->cu_seqlens_k) {
+        seq->k_row = qkv_cu_at(d, d->cu_seqlens_k, b);
+        span->kv_len = qkv_cu_at(d, d->cu_seqlens_k, b + 1) - seq->k_row;
+    }
+    if (d->kv_lens)
+        span->kv_len = d->kv_lens[b];
+    span->kv_start = d->kv_starts ? d->kv_starts[b] : 0;
+    if (d->q_offsets)
+        span->q_offset = d->q_offsets[b];
+    else
+        span->q_offset = d->align == QKV_ALIGN_TOP_LEFT ? 0 : span->kv_len - span->q_len;
+}
+
+/* How many parts the keys of a sequence are cut into, and where. */
+static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
+{
+    seq->parts = 1;
+    if (seq->blocks > QKV_MAX_SPLIT_BLOCKS || seq->span.q_len == 0 || plan->shape.stage >= 0)
+        return;
+    const int64_t lo = qkv_visible_range(&plan->rules, &seq->span, 0).lo;
+    const int64_t hi = qkv_visible_range(&plan->rules, &seq->span, seq->span.q_len - 1).hi;
+    const int64_t base = lo > 0 ? lo / QKV_PART_UNIT * QKV_PART_UNIT : 0;
+    const int64_t keys = hi + 1 - base;
+    if (keys < 2 * QKV_PART_KEYS)
+        return;
+    int64_t parts = keys / QKV_PART_KEYS;
+    parts = parts < QKV_MAX_PARTS ? parts : QKV_MAX_PARTS;
+    const int64_t each = (keys + parts - 1) / parts;
+    seq->part_lo = base;
+    seq->part_keys = (each + QKV_PART_UNIT - 1) / QKV_PART_UNIT * QKV_PART_UNIT;
+    seq->parts = (keys + seq->part_keys - 1) / seq->part_keys;
+}
+
+/* Cuts every sequence and counts; seqs may be NULL if only the counts are wanted. */
+static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
+{
+    int64_t widest = 1; /* lanes of a partial state */
+
+    for (int64_t b = 0; b < d->n_seqs; b++) {
+        qkv_seq one, *seq = seqs ? &seqs[b] : &one;
+        memset(seq, 0, sizeof *seq);
+        set_span(seq, d, b);
+        const int64_t rows = seq->span.q_len * plan->head_group;
+        seq->blocks = rows > 0 ? (rows + plan->kernel->lanes - 1) / plan->kernel->lanes : 1;
+        cut_keys(plan, seq);
+        seq->first_task = plan->n_tasks;
+        seq->first_merge = plan->n_merges;
+        seq->first_slot = plan->n_slots;
+        const int64_t tiles = plan->n_groups * seq->blocks;
+        plan->n_tasks += tiles * seq->parts;
+        if (seq->parts > 1) {
+            plan->n_merges += tiles;
+            plan->n_slots += tiles * seq->parts;
+            const int64_t lanes = rows < plan->kernel->lanes ? rows : plan->kernel->lanes;
+            widest = lanes > widest ? lanes : widest;
+        }
+    }
+    plan->state_bytes = qkv_align64(plan->kernel->state_bytes((int32_t)widest, d->head_dim_v));
+}
+
+static void forget_pointers(qkv_desc *d)
+{
+    d->q_lens = d->kv_lens = d->kv_starts = d->q_offsets = NULL;
+    d->cu_seqlens_q = d->cu_seqlens_k = NULL;
+    d->block_bits = NULL;
+}
+
+static void build(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
+{
+    const int32_t compute = qkv_compute_type(d);
+    const int32_t group = d->n_q_heads / d->n_kv_heads;
+
+    memset(plan, 0, sizeof *plan);
+    plan->magic = QKV_PLAN_MAGIC;
+    plan->seqs = seqs;
+    plan->desc = *d;
+    forget_pointers(&plan->desc);
+    plan->rows = qkv_rows_of(d);
+    plan->kernel = qkv_find_kernel(compute, d->k.type, d->v.type, qkv_cpu_flags() & d->cpu_mask);
+    set_shape(&plan->shape, d);
+    plan->rules.causal = d->causal;
+    plan->rules.window_left = d->window_left;
+    plan->rules.window_right = d->window_right;
+    /* Heads with patterns of their own share no visits: give each its own tiles. */
+    plan->head_group = d->block_bits && d->block_stride[1] != 0 ? 1 : group;
+    plan->n_groups = d->n_q_heads / plan->head_group;
+    cut_sequences(plan, d, seqs);
+    plan->lanes_bytes = qkv_align64((size_t)plan->kernel->lanes * sizeof(qkv_lane));
+    plan->scratch_bytes =
+        qkv_align64(plan->kernel->scratch_bytes(d->head_dim, d->head_dim_v)) +
+        qkv_align64(plan->kernel->state_bytes(plan->kernel->lanes, d->head_dim_v));
+}
+
+static void copy_blocks(qkv_plan *plan, const qkv_desc *d)
+{
+    plan->block_bits = (uint8_t *)(plan->seqs + d->n_seqs);
+    if (block_bytes(d) > 0)
+        memcpy(plan->block_bits, d->block_bits, block_bytes(d));
+    plan->shape.block_bits = plan->block_bits;
+}
+
+size_t qkv_dry_workspace_size(const qkv_desc *checked, int32_t n_workers)
+{
+    qkv_plan plan;
+    build(&plan, checked, NULL);
+    return qkv_workspace_size(&plan, n_workers);
+}
+
+qkv_status qkv_plan_init(void *mem, size_t bytes, const qkv_desc *desc, const qkv_plan **plan)
+{
+    const qkv_say quiet = {NULL, 0};
+    qkv_desc d;
+    const qkv_status status = qkv_desc_check(desc, &d, quiet);
+
+    if (status != QKV_OK)
+        return status;
+    if (!plan)
+        return QKV_ERR_ARGUMENT;
+    if (!mem || bytes < plan_bytes(&d) || (uintptr_t)mem % 8 != 0)
+        return QKV_ERR_BUFFER;
+    qkv_plan *made = mem;
+    build(made, &d, (qkv_seq *)(made + 1));
+    copy_blocks(made, &d);
+    *plan = made;
+    return QKV_OK;
+}
+
+size_t qkv_workspace_size(const qkv_plan *plan, int32_t n_workers)
+{
+    const size_t workers = n_workers < 1 ? 1 : (size_t)n_workers;
+    return workers * (plan->lanes_bytes + plan->scratch_bytes) +
+           (size_t)plan->n_slots * plan->state_bytes;
+}
+
+const char *qkv_plan_kernel(const qkv_plan *plan) { return plan->kernel->name; }
+
+/* Keys of [lo, hi] in blocks whose bit is set. */
+static int64_t keys_in_blocks(const qkv_plan *plan, int64_t row_bit, qkv_range range)
+{
+    const int64_t size = plan->shape.block_k;
+    int64_t keys = 0;
+
+    for (int64_t j = range.lo; j <= range.hi;) {
+        const int64_t kb = j / size, bit = row_bit + kb;
+        const int64_t end = (kb + 1) * size < range.hi + 1 ? (kb + 1) * size : range.hi + 1;
+        if (plan->block_bits[bit >> 3] >> (bit & 7) & 1)
+            keys += end - j;
+        j = end;
+    }
+    return keys;
+}
+
+int64_t qkv_plan_visible_pairs(const qkv_plan *plan)
+{
+    const qkv_desc *d = &plan->desc;
+    int64_t pairs = 0;
+
+    for (int64_t b = 0; b < d->n_seqs; b++) {
+        const qkv_span *span = &plan->seqs[b].span;
+        for (int64_t i = 0; i < span->q_len; i++) {
+            const qkv_range range = qkv_visible_range(&plan->rules, span, i);
+            if (range.hi < range.lo)
+                continue;
+            if (!plan->shape.block_k) {
+                pairs += (range.hi - range.lo + 1) * d->n_q_heads;
+                continue;
+            }
+            for (int64_t h = 0; h < d->n_q_heads; h++) {
+                const int64_t row = b * d->block_stride[0] + h * d->block_stride[1] +
+                                    i / d->block_q * d->block_stride[2];
+                pairs += keys_in_blocks(plan, row, range);
+            }
+        }
+    }
+    return pairs;
+}

@@ -1,0 +1,41 @@
+/* attention/registry.c - the table behind kernels.inc, and how a plan picks from it. */
+#include "attention/internal.h"
+
+static const struct {
+    int32_t compute, k_type, v_type;
+    const char *tier;
+    uint32_t cpu;
+    const qkv_kernel *kernel;
+} table[] = {
+#define QKV_KERNEL(compute, k, v, tier, cpu, name)                                                 \
+    {QKV_##compute, QKV_##k, QKV_##v, #tier, cpu, &qkv_##name},
+#include "kernels/kernels.inc"
+#undef QKV_KERNEL
+};
+
+enum { N_KERNELS = sizeof table / sizeof *table };
+
+const qkv_kernel *qkv_find_kernel(int32_t compute, int32_t k_type, int32_t v_type, uint32_t cpu)
+{
+    for (int i = 0; i < N_KERNELS; i++)
+        if (table[i].compute == compute && table[i].k_type == k_type &&
+            table[i].v_type == v_type && (table[i].cpu & ~cpu) == 0)
+            return table[i].kernel;
+    return NULL;
+}
+
+int32_t qkv_kernel_count(void) { return N_KERNELS; }
+
+qkv_status qkv_kernel_info_get(int32_t index, qkv_kernel_info *info)
+{
+    if (index < 0 || index >= N_KERNELS || !info)
+        return QKV_ERR_ARGUMENT;
+    info->name = table[index].kernel->name;
+    info->tier = table[index].tier;
+    info->compute_type = table[index].compute;
+    info->k_type = table[index].k_type;
+    info->v_type = table[index].v_type;
+    info->cpu = table[index].cpu;
+    info->available = (table[index].cpu & ~qkv_cpu_flags()) == 0;
+    return QKV_OK;
+}

@@ -1,0 +1,316 @@
+/*
+ * attention/run.c - tasks of a plan on tensors.
+ *
+ *     workspace   [slot] partial states   then   [worker][lanes | scratch | state]
+ *
+ * Nothing here can fail: every size was checked when the plan was made.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "attention/internal.h"
+
+/* One tile of a task: which sequence, which heads, which rows. */
+typedef struct tile_place {
+    const qkv_plan *plan;
+    const qkv_args *args;
+    const qkv_seq *seq;
+    int64_t b, group, block;
+    qkv_lane *lanes;
+    qkv_tile tile;
+} tile_place;
+
+static char *at(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2)
+{
+    const int64_t offset = i0 * l->stride[0] + i1 * l->stride[1] + i2 * l->stride[2];
+    union { /* inputs and outputs are addressed alike; inputs are only read */
+        const void *in;
+        char *out;
+    } p = {base};
+    return p.out + offset * (int64_t)qkv_type_size((qkv_type)l->type);
+}
+
+static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t t)
+{
+    const qkv_plan *plan = place->plan;
+    const qkv_desc *d = &plan->desc;
+    const qkv_args *args = place->args;
+    const int64_t b = place->b, qb = plan->rows.packed_q ? 0 : b, row = place->seq->q_row + t;
+    const qkv_range range = qkv_visible_range(&plan->rules, &place->seq->span, t);
+
+    memset(lane, 0, sizeof *lane);
+    lane->q = at(args->q, &d->q, qb, h, row);
+    lane->o = at(args->o, &d->o, qb, h, row);
+    lane->lo = range.lo;
+    lane->hi = range.hi;
+    lane->position = place->seq->span.q_offset + t;
+    if (d->lse.type != QKV_NONE)
+        lane->lse = at(args->lse, &d->lse, qb, h, row);
+    if (d->weights.type != QKV_NONE)
+        lane->weights = at(args->weights, &d->weights, b, h, t);
+    if (d->mask.type != QKV_NONE)
+        lane->mask = (const uint8_t *)at(args->mask, &d->mask, b, h, t);
+    if (d->bias.type != QKV_NONE)
+        lane->bias = at(args->bias, &d->bias, b, h, t);
+    if (d->slopes.type != QKV_NONE)
+        lane->slope = qkv_element(at(args->slopes, &d->slopes, b, h, 0), d->slopes.type);
+    if (d->sinks.type != QKV_NONE)
+        lane->sink = qkv_element(at(args->sinks, &d->sinks, b, h, 0), d->sinks.type);
+    if (plan->shape.block_k)
+        lane->block_row = b * d->block_stride[0] + h * d->block_stride[1] +
+                          t / d->block_q * d->block_stride[2];
+}
+
+/* Fills the lanes of a tile.  A sequence without queries leaves it empty. */
+static void place_tile(tile_place *place, int32_t worker)
+{
+    const qkv_plan *plan = place->plan;
+    const int64_t group = plan->head_group, lanes = plan->kernel->lanes;
+    const int64_t row0 = place->block * lanes;
+    const int64_t rows = place->seq->span.q_len * group - row0;
+    char *memory = (char *)place->args->workspace + (size_t)plan->n_slots * plan->state_bytes +
+                   (size_t)worker * (plan->lanes_bytes + plan->scratch_bytes);
+
+    place->lanes = (qkv_lane *)(void *)memory;
+    place->tile.shape = &plan->shape;
+    place->tile.lanes = place->lanes;
+    place->tile.n_lanes = (int32_t)(rows < lanes ? rows : lanes);
+    place->tile.scratch = memory + plan->lanes_bytes;
+    place->tile.state =
+        memory + plan->lanes_bytes + plan->scratch_bytes -
+        qkv_align64(plan->kernel->state_bytes(plan->kernel->lanes, plan->shape.head_dim_v));
+    for (int64_t i = 0; i < place->tile.n_lanes; i++)
+        set_lane(place, &place->lanes[i], place->group * group + (row0 + i) % group,
+                 (row0 + i) / group);
+    /* Lanes are in order of tokens, and heads in one tile share their pattern. */
+    for (int64_t i = 1; plan->shape.block_k && i < place->tile.n_lanes; i++)
+        place->tile.mixed_blocks |= place->lanes[i].block_row != place->lanes[0].block_row;
+}
+
+static void *slot(const tile_place *place, int64_t part)
+{
+    const qkv_plan *plan = place->plan;
+    const qkv_seq *seq = place->seq;
+    const int64_t n =
+        seq->first_slot + (place->group * seq->blocks + place->block) * seq->parts + part;
+    return (char *)place->args->workspace + (size_t)n * plan->state_bytes;
+}
+
+static int block_is_set(const qkv_plan *plan, int64_t row_bit, int64_t kb)
+{
+    const int64_t bit = row_bit + kb;
+    return plan->block_bits[bit >> 3] >> (bit & 7) & 1;
+}
+
+/* Does any lane of the tile see key block kb? */
+static int tile_sees_block(const tile_place *place, int64_t kb)
+{
+    for (int32_t i = 0; i < place->tile.n_lanes; i++) {
+        const int64_t row = place->lanes[i].block_row;
+        if (i > 0 && row == place->lanes[i - 1].block_row)
+            continue;
+        if (block_is_set(place->plan, row, kb))
+            return 1;
+    }
+    return 0;
+}
+
+static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
+{
+    const qkv_desc *d = &place->plan->desc;
+    const int64_t kb = place->plan->rows.packed_k ? 0 : place->b;
+    const int64_t head = place->group * place->plan->head_group / (d->n_q_heads / d->n_kv_heads);
+    const char *k = at(place->args->k, &d->k, kb, head, place->seq->k_row);
+    const char *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
+
+    if (j0 < j1)
+        place->plan->kernel->keys(&place->tile, k, v, j0, j1);
+}
+
+/* Keys j0 .. j1-1, leaving out blocks that every lane hides. */
+static void visit_blocks(const tile_place *place, int64_t j0, int64_t j1)
+{
+    const int64_t size = place->plan->shape.block_k;
+    int64_t from = j0;
+
+    for (int64_t j = j0; j < j1;) {
+        const int64_t next = (j / size + 1) * size < j1 ? (j / size + 1) * size : j1;
+        if (!tile_sees_block(place, j / size)) {
+            visit_keys(place, from, j);
+            from = next;
+        }
+        j = next;
+    }
+    visit_keys(place, from, j1);
+}
+
+static int raw_scores(const qkv_plan *plan)
+{
+    return plan->shape.stage == QKV_STAGE_SCORES || plan->shape.stage == QKV_STAGE_CAPPED;
+}
+
+/* All keys of one part that some lane of the tile sees. */
+static void visit_part(tile_place *place, int64_t part)
+{
+    const qkv_seq *seq = place->seq;
+    int64_t j0 = place->lanes[0].lo;
+    int64_t j1 = place->lanes[place->tile.n_lanes - 1].hi + 1;
+
+    if (raw_scores(place->plan)) { /* the look shows hidden scores too */
+        place->tile.mixed_blocks = place->plan->shape.block_k > 0;
+        visit_keys(place, seq->span.kv_start, seq->span.kv_len);
+        return;
+    }
+    if (seq->parts > 1) {
+        const int64_t from = seq->part_lo + part * seq->part_keys, to = from + seq->part_keys;
+        j0 = j0 > from ? j0 : from;
+        j1 = j1 < to ? j1 : to;
+    }
+    if (place->plan->shape.block_k)
+        visit_blocks(place, j0, j1);
+    else
+        visit_keys(place, j0, j1);
+}
+
+static void fill_weights(const qkv_plan *plan, void *row, double x)
+{
+    for (int64_t j = 0; j < plan->shape.kv_len; j++) {
+        const int64_t i = j * plan->shape.weights_stride;
+        if (plan->desc.weights.type == QKV_F64)
+            ((double *)row)[i] = x;
+        else
+            ((float *)row)[i] = (float)x;
+    }
+}
+
+/* Rows past the sequence's own length, in a padded batch: o = 0, lse = -infinity. */
+static void write_padding(const tile_place *place)
+{
+    const qkv_plan *plan = place->plan;
+    const qkv_desc *d = &plan->desc;
+    const qkv_args *args = place->args;
+    const int64_t h0 = place->group * plan->head_group;
+
+    /* Packed tensors have no such rows, but weights are padded to q_len. */
+    if (plan->rows.packed_q && d->weights.type == QKV_NONE)
+        return;
+    const double hidden = plan->shape.stage == QKV_STAGE_WEIGHTS ? 0 : -INFINITY;
+    for (int64_t h = h0; h < h0 + plan->head_group; h++)
+        for (int64_t t = place->seq->span.q_len; t < d->q_len; t++) {
+            if (d->weights.type != QKV_NONE)
+                fill_weights(plan, at(args->weights, &d->weights, place->b, h, t), hidden);
+            if (plan->rows.packed_q)
+                continue;
+            memset(at(args->o, &d->o, place->b, h, t), 0,
+                   (size_t)d->head_dim_v * qkv_type_size((qkv_type)d->o.type));
+            if (d->lse.type == QKV_F64)
+                *(double *)(void *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+            else if (d->lse.type == QKV_F32)
+                *(float *)(void *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+        }
+}
+
+static void finish_tile(const tile_place *place)
+{
+    if (place->tile.n_lanes > 0)
+        place->plan->kernel->finish(&place->tile);
+    if (place->block == place->seq->blocks - 1)
+        write_padding(place);
+}
+
+/* Index of the last sequence whose tasks begin at or before `task`. */
+static int64_t find_sequence(const qkv_plan *plan, int32_t phase, int64_t task)
+{
+    int64_t low = 0, high = plan->desc.n_seqs - 1;
+    while (low < high) {
+        const int64_t middle = low + (high - low + 1) / 2;
+        const qkv_seq *seq = &plan->seqs[middle];
+        if ((phase == 0 ? seq->first_task : seq->first_merge) <= task)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+static void attend_task(tile_place *place, int64_t part, int32_t worker)
+{
+    const qkv_seq *seq = place->seq;
+
+    place_tile(place, worker);
+    if (place->tile.n_lanes > 0) {
+        if (seq->parts > 1)
+            place->tile.state = slot(place, part);
+        for (int32_t i = 0; place->plan->shape.stage >= 0 && i < place->tile.n_lanes; i++)
+            fill_weights(place->plan, place->lanes[i].weights, -INFINITY);
+        place->plan->kernel->begin(&place->tile);
+        visit_part(place, part);
+    }
+    if (seq->parts == 1)
+        finish_tile(place);
+}
+
+static void merge_task(tile_place *place, int32_t worker)
+{
+    place_tile(place, worker);
+    place->tile.state = slot(place, 0);
+    for (int64_t part = 1; part < place->seq->parts; part++)
+        place->plan->kernel->merge(&place->tile, slot(place, part));
+    finish_tile(place);
+}
+
+void qkv_run_task(const qkv_plan *plan, const qkv_args *args, int32_t phase, int64_t task,
+                  int32_t worker)
+{
+    tile_place place = {.plan = plan, .args = args};
+
+    place.b = find_sequence(plan, phase, task);
+    place.seq = &plan->seqs[place.b];
+    if (phase == 1) {
+        const int64_t local = task - place.seq->first_merge;
+        place.group = local / place.seq->blocks;
+        place.block = local % place.seq->blocks;
+        merge_task(&place, worker);
+        return;
+    }
+    /* Blocks from the last: under a causal mask it is the longest, and long tasks that start
+     * first leave the least waiting at the end. */
+    const int64_t local = task - place.seq->first_task, parts = place.seq->parts;
+    place.group = local / (place.seq->blocks * parts);
+    place.block = place.seq->blocks - 1 - local / parts % place.seq->blocks;
+    attend_task(&place, local % parts, worker);
+}
+
+int32_t qkv_n_phases(const qkv_plan *plan) { return plan->n_merges > 0 ? 2 : 1; }
+
+int64_t qkv_n_tasks(const qkv_plan *plan, int32_t phase)
+{
+    return phase == 0 ? plan->n_tasks : phase == 1 ? plan->n_merges : 0;
+}
+
+void qkv_run(const qkv_plan *plan, const qkv_args *args)
+{
+    for (int32_t phase = 0; phase < qkv_n_phases(plan); phase++)
+        for (int64_t task = 0; task < qkv_n_tasks(plan, phase); task++)
+            qkv_run_task(plan, args, phase, task, 0);
+}
+
+typedef struct phase_job {
+    const qkv_plan *plan;
+    const qkv_args *args;
+    int32_t phase;
+} phase_job;
+
+static void phase_task(void *arg, int64_t i, int32_t worker)
+{
+    const phase_job *job = arg;
+    qkv_run_task(job->plan, job->args, job->phase, i, worker);
+}
+
+void qkv_run_parallel(const qkv_plan *plan, const qkv_args *args, const qkv_parallel *parallel)
+{
+    for (int32_t phase = 0; phase < qkv_n_phases(plan); phase++) {
+        phase_job job = {plan, args, phase};
+        parallel->parallel_for(parallel->ctx, qkv_n_tasks(plan, phase), phase_task, &job);
+    }
+}

@@ -1,0 +1,39 @@
+/* ref/ref.h - one row of the oracle, between the formula (ref_attention.c) and the error budget
+ * (ref_budget.c). */
+#ifndef QKV_REF_REF_H
+#define QKV_REF_REF_H
+
+#include <stdint.h>
+
+#include "qkv/ref.h"
+
+/* Query i of head h in sequence b, with everything computed about it. */
+typedef struct ref_row {
+    const qkv_desc *d;
+    const qkv_args *args;
+    int64_t b, h, i;
+    int64_t q_len, kv_start, kv_len, q_offset; /* of the sequence */
+    int64_t q_row, k_row;                      /* first row of the sequence in packed tensors */
+    double scale;
+    double sink; /* -infinity if there is none */
+
+    /* Scratch, Tk entries each. */
+    double *s;       /* score at the stage reached */
+    double *w;       /* weight, 0 where hidden */
+    double *size;    /* |scale| sum_d |q_d k_jd|: how large the terms of the score were */
+    double *added;   /* |alibi| + |bias| */
+    uint8_t *visible;
+
+    double *q, *o, *spread; /* D; Dv; 2 Dv */
+    double m, sum, lse;     /* largest visible logit, sum of exp(s - m), log of it */
+    int64_t n_visible;
+} ref_row;
+
+/* Channel c of value j. */
+double qkv_ref_value(const ref_row *row, int64_t j, int64_t c);
+
+/* Bounds for o (Dv entries) and lse of this row; either may be NULL.  Derived in
+ * docs/numerics.md. */
+void qkv_ref_row_budget(const ref_row *row, double *o_budget, double *lse_budget);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * ref/ref_budget.c - how far a correct kernel may be from the oracle, for this very row.
+ *
+ * The rounding errors of one evaluation, propagated to first order; sums of n terms grow like
+ * sqrt(n), not n (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis").
+ * docs/numerics.md derives each term.
+ *
+ *     score      d_j = u ((4 + sqrt(D)/4) size_j + 6 |capped| + 4 added_j) + underflow
+ *     weight     e_j = d_j + u (4 + |s_j - m|)                     relative
+ *     o          sum_j w_j e_j (|v_j| + |o|)  +  u g sum_j w_j |v_j|  +  half an ulp of the output
+ *     lse        sum_j w_j e_j + u (g + 2 |lse|)
+ *     g          6 + sqrt(128) + 2 sqrt(blocks of 128 keys): the sum inside a block, then across
+ */
+#include "ref/ref.h"
+
+#include <math.h>
+
+/* A binary floating-point format. */
+typedef struct format {
+    double u;         /* half an ulp of 1 */
+    double smallest;  /* subnormal */
+    double normal;    /* smallest normal number */
+    double largest;
+} format;
+
+static format format_of(int32_t type)
+{
+    static const format f16 = {0x1p-11, 0x1p-24, 0x1p-14, 65504};
+    static const format bf16 = {0x1p-8, 0x1p-133, 0x1p-126, 0x1.fep127};
+    static const format f32 = {0x1p-24, 0x1p-149, 0x1p-126, 0x1.fffffep127};
+    static const format f64 = {0x1p-53, 0x1p-1074, 0x1p-1022, 0x1.fffffffffffffp1023};
+    return type == QKV_F16 ? f16 : type == QKV_BF16 ? bf16 : type == QKV_F64 ? f64 : f32;
+}
+
+/* In f64 the oracle rounds like the kernel, so twice the error may lie between them. */
+static double unit(const ref_row *r, const format *compute)
+{
+    return r->d->q.type == QKV_F64 ? 3 * compute->u : compute->u;
+}
+
+static double chain(const ref_row *r)
+{
+    return 6 + sqrt(128) + 2 * sqrt((double)r->n_visible / 128);
+}
+
+/* Relative error of the weight of key j; infinity if its score may overflow the compute type. */
+static double weight_error(const ref_row *r, int64_t j, const format *compute)
+{
+    const double u = unit(r, compute);
+    const double cap = r->d->softcap > 0 ? 6 * fabs(r->s[j]) + 6 * r->added[j] : 0;
+    const double limit = compute->largest / 4;
+
+    if (!(r->size[j] < limit && r->added[j] < limit))
+        return INFINITY;
+    /* scale q may be rounded among the subnormals, where the error is absolute. */
+    const double underflow = r->size[j] > 0 ? compute->smallest * 0x1p24 : 0;
+    const double d = u * ((4 + sqrt((double)r->d->head_dim) / 4) * r->size[j] + cap +
+                          4 * r->added[j] + 2 * fabs(r->s[j])) + underflow;
+    return d + u * (4 + fabs(r->s[j] - r->m));
+}
+
+/* A weight that rounds to 0 in the compute type makes infinity times it NaN, where the formula has
+ * infinity: nothing is asked then. */
+static int undefined_product(const ref_row *r, int64_t j, double v, const format *compute)
+{
+    return !isfinite(v) && r->w[j] * r->sum < compute->normal * 4;
+}
+
+static void o_errors(const ref_row *r, double *budget, const format *compute)
+{
+    const format out = format_of(r->d->o.type);
+    const double u = unit(r, compute);
+
+    for (int64_t c = 0; c < r->d->head_dim_v; c++) {
+        const double o = fabs(r->o[c]);
+        double relative = 0, mass = 0, raw = 0, tiny = compute->smallest;
+        int undefined = 0;
+        for (int64_t j = 0; j < r->d->kv_len; j++) {
+            if (!r->visible[j])
+                continue;
+            const double v = fabs(qkv_ref_value(r, j, c));
+            /* error[j] stands in size[] by now. */
+            relative += r->size[j] == 0 ? 0 : r->w[j] * r->size[j] * (v + o);
+            mass += r->w[j] * v;
+            raw += r->w[j] * r->sum * v;
+            tiny += compute->normal * v + compute->smallest;
+            undefined |= undefined_product(r, j, v, compute);
+        }
+        const double e = relative + u * chain(r) * (mass + o) + tiny;
+        budget[c] = e + out.u * (o + e) + out.smallest / 2;
+        if (undefined || raw > compute->largest / 4 || (isfinite(o) && o + e > out.largest))
+            budget[c] = INFINITY;
+    }
+}
+
+void qkv_ref_row_budget(const ref_row *row, double *o_budget, double *lse_budget)
+{
+    const format compute = format_of(row->d->q.type == QKV_F64 ? QKV_F64 : QKV_F32);
+    const double u = unit(row, &compute);
+    double relative = 0;
+
+    if (!o_budget && !lse_budget)
+        return;
+    for (int64_t j = 0; j < row->d->kv_len; j++) {
+        if (!row->visible[j])
+            continue;
+        row->size[j] = weight_error(row, j, &compute);
+        relative += row->w[j] * row->size[j];
+        if (row->size[j] == INFINITY) /* even at weight 0: its score is not to be trusted */
+            relative = INFINITY;
+    }
+    if (o_budget)
+        o_errors(row, o_budget, &compute);
+    for (int64_t c = 0; o_budget && relative == INFINITY && c < row->d->head_dim_v; c++)
+        o_budget[c] = INFINITY;
+    if (lse_budget)
+        *lse_budget = row->n_visible == 0
+                          ? u * fabs(row->lse)
+                          : relative + u * (chain(row) + 2 * fabs(row->lse)) + compute.smallest;
+    if (lse_budget && isinf(row->lse))
+        *lse_budget = relative == INFINITY ? INFINITY : 0;
+}
