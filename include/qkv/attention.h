@@ -101,7 +101,8 @@ typedef struct qkv_desc {
     qkv_layout q, k, v, o;
 
     /* Lengths: arrays of n_seqs int32, or NULL. */
-    const int32_t *q_lens;    /* 0 .. q_len; NULL: all q_len.  Rows past it: o = 0, lse = -infinity */
+    const int32_t *q_lens;    /* 0 .. q_len; NULL: all q_len.  Rows past it: o = 0, lse = -infinity.
+                               * Not together with cu_seqlens_q, which says the lengths itself */
     const int32_t *kv_lens;   /* end index, 0 .. kv_len (packed: 0 .. own length); NULL: all there is */
     const int32_t *kv_starts; /* first key that exists, 0 .. kv_len; NULL: 0.  Left padding */
     const int32_t *q_offsets; /* position of query 0, overrides align; NULL: by align */

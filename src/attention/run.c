@@ -20,14 +20,12 @@ typedef struct tile_place {
     qkv_tile tile;
 } tile_place;
 
-static char *at(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2)
+/* As numbers, because an empty tensor may have no address to add to. */
+static void *at(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2)
 {
     const int64_t offset = i0 * l->stride[0] + i1 * l->stride[1] + i2 * l->stride[2];
-    union { /* inputs and outputs are addressed alike; inputs are only read */
-        const void *in;
-        char *out;
-    } p = {base};
-    return p.out + offset * (int64_t)qkv_type_size((qkv_type)l->type);
+    return (void *)((uintptr_t)base +
+                    (uintptr_t)(offset * (int64_t)qkv_type_size((qkv_type)l->type)));
 }
 
 static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t t)
@@ -49,7 +47,7 @@ static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t
     if (d->weights.type != QKV_NONE)
         lane->weights = at(args->weights, &d->weights, b, h, t);
     if (d->mask.type != QKV_NONE)
-        lane->mask = (const uint8_t *)at(args->mask, &d->mask, b, h, t);
+        lane->mask = at(args->mask, &d->mask, b, h, t);
     if (d->bias.type != QKV_NONE)
         lane->bias = at(args->bias, &d->bias, b, h, t);
     if (d->slopes.type != QKV_NONE)
@@ -120,8 +118,8 @@ static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
     const qkv_desc *d = &place->plan->desc;
     const int64_t kb = place->plan->rows.packed_k ? 0 : place->b;
     const int64_t head = place->group * place->plan->head_group / (d->n_q_heads / d->n_kv_heads);
-    const char *k = at(place->args->k, &d->k, kb, head, place->seq->k_row);
-    const char *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
+    const void *k = at(place->args->k, &d->k, kb, head, place->seq->k_row);
+    const void *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
 
     if (j0 < j1)
         place->plan->kernel->keys(&place->tile, k, v, j0, j1);
@@ -204,9 +202,9 @@ static void write_padding(const tile_place *place)
             memset(at(args->o, &d->o, place->b, h, t), 0,
                    (size_t)d->head_dim_v * qkv_type_size((qkv_type)d->o.type));
             if (d->lse.type == QKV_F64)
-                *(double *)(void *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+                *(double *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
             else if (d->lse.type == QKV_F32)
-                *(float *)(void *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+                *(float *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
         }
 }
 

@@ -5,9 +5,10 @@
  * cut.  Boolean mask, bias and block mask are gathered into the `add` array, where -infinity
  * hides; it is built before the product, so a block that all lanes hide is never multiplied.
  *
- * Parameters: none.  Needs one simd/ header and layout_tmpl.h.
+ * Parameters: none.  Needs one simd/ header, convert_tmpl.h and layout_tmpl.h.
  */
 #include <math.h>
+#include <string.h>
 
 typedef struct block_view {
     int64_t j0;
@@ -47,7 +48,8 @@ static int block_bit(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
     return shape->block_bits[bit >> 3] >> (bit & 7) & 1;
 }
 
-/* What one lane adds to key j: the bias, or -infinity where mask, bias or block mask hide it. */
+/* What one lane adds to key j: the bias, or -infinity where mask, bias or block mask hide it.  The
+ * rule for single keys; gather_added is the same for many. */
 static real added_to(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
 {
     if (lane->mask && !lane->mask[j * shape->mask_stride])
@@ -59,21 +61,71 @@ static real added_to(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
     return (real)qkv_load_f64(lane->bias, shape->bias_type, j * shape->bias_stride);
 }
 
-/* One column of `add`; says what it found in b. */
-static void add_column(const qkv_shape *shape, const qkv_lane *lane, const tile_map *t, int i,
-                       block_view *b, int *any)
+/* Is there nothing to gather for this lane: no bias, one row of the block mask for all, and a mask
+ * without a zero among the keys in range?  memchr reads a mask faster than anything written here. */
+static int adds_nothing(const qkv_tile *tile, const qkv_lane *lane, const block_view *b,
+                        const tile_map *t, int i)
 {
     const int first = (int)t->first[i], last = (int)t->last[i];
-    for (int r = 0; r < b->n; r++) {
-        real x = -(real)INFINITY;
-        if (r >= first && r <= last) {
-            x = added_to(shape, lane, b->j0 + r);
-            const int hides = x == -(real)INFINITY;
-            b->hidden |= hides;
-            *any |= !hides;
-        }
-        t->add[r * t->width + i] = x;
+    if (tile->shape->has_bias || tile->mixed_blocks || tile->shape->mask_stride != 1)
+        return 0;
+    return first > last || !memchr(lane->mask + b->j0 + first, 0, (size_t)(last - first + 1));
+}
+
+static int same_column(const qkv_lane *x, const qkv_lane *y, const tile_map *t, int i)
+{
+    return x->mask == y->mask && x->bias == y->bias && x->block_row == y->block_row &&
+           t->first[i] == t->first[i - 1] && t->last[i] == t->last[i - 1];
+}
+
+/* The n numbers from the lane's row that belong to keys j .. j+n-1, without branches on what the
+ * mask holds: a random mask would be mispredicted every other key. */
+static void gather_added(const qkv_tile *tile, const qkv_lane *lane, int64_t j, int n, real *x)
+{
+    const qkv_shape *shape = tile->shape;
+    const size_t size = qkv_type_size((qkv_type)shape->bias_type);
+
+    if (!lane->bias)
+        memset(x, 0, (size_t)n * sizeof *x);
+    else if (shape->bias_stride == 1)
+        widen_row(x, (const char *)lane->bias + j * (int64_t)size, shape->bias_type, n);
+    else
+        for (int r = 0; r < n; r++)
+            x[r] = (real)qkv_load_f64(lane->bias, shape->bias_type, (j + r) * shape->bias_stride);
+    if (lane->mask && shape->mask_stride == 1)
+        for (int r = 0; r < n; r++)
+            x[r] = lane->mask[j + r] ? x[r] : -(real)INFINITY;
+    else if (lane->mask)
+        for (int r = 0; r < n; r++)
+            x[r] = lane->mask[(j + r) * shape->mask_stride] ? x[r] : -(real)INFINITY;
+    for (int r = 0; tile->mixed_blocks && r < n; r++)
+        x[r] = block_bit(shape, lane, j + r) ? x[r] : -(real)INFINITY;
+}
+
+/* Column i of `add`; says what it found in b.  Heads that share a mask come one after another, so
+ * most columns of a group are copies of the one before. */
+static void add_column(const qkv_tile *tile, const tile_map *t, int i, block_view *b)
+{
+    const qkv_lane *lane = &tile->lanes[i];
+    const int first = (int)t->first[i], last = (int)t->last[i], w = t->width;
+    real x[BLOCK];
+    int hidden = 0;
+
+    if (i > 0 && same_column(lane, lane - 1, t, i)) {
+        for (int r = 0; r < b->n; r++)
+            t->add[r * w + i] = t->add[r * w + i - 1];
+        return;
     }
+    for (int r = 0; r < b->n; r++)
+        x[r] = -(real)INFINITY;
+    if (first <= last)
+        gather_added(tile, lane, b->j0 + first, last - first + 1, x + first);
+    for (int r = 0; r < b->n; r++) {
+        hidden += x[r] == -(real)INFINITY;
+        t->add[r * w + i] = x[r];
+    }
+    b->hidden |= hidden > 0;
+    b->any |= hidden < b->n;
 }
 
 /* Looks at block j0 .. j0+n-1 for all lanes. */
@@ -81,14 +133,19 @@ static block_view view_block(const qkv_tile *tile, const tile_map *t, int64_t j0
 {
     const qkv_shape *shape = tile->shape;
     block_view b = {.j0 = j0, .n = n};
+    int plain = 1;
 
     load_ranges(tile, t, &b);
-    b.added = shape->has_mask || shape->has_bias || tile->mixed_blocks;
-    if (!b.added || !b.any)
+    if (!b.any || !(shape->has_mask || shape->has_bias || tile->mixed_blocks))
         return b;
+    for (int i = 0; plain && i < tile->n_lanes; i++)
+        plain = adds_nothing(tile, &tile->lanes[i], &b, t, i);
+    if (plain)
+        return b;
+    b.added = 1;
     b.any = 0;
     for (int i = 0; i < tile->n_lanes; i++)
-        add_column(shape, &tile->lanes[i], t, i, &b, &b.any);
+        add_column(tile, t, i, &b);
     for (int i = tile->n_lanes; i < t->width; i++)
         for (int r = 0; r < n; r++)
             t->add[r * t->width + i] = -(real)INFINITY;
