@@ -76,8 +76,8 @@ static qkv_status abandon(qkv_io_output *output, qkv_say say, const char *what, 
                       path, what, strerror(error));
 }
 
-/* Creates target.XXXX.tmp.  open and not mkstemp, because a new file gets the rights that umask leaves,
- * and umask cannot be read without changing it. */
+/* Creates target.XXXX.tmp.  open and not mkstemp, because a new file gets the rights that umask
+ * leaves, and umask cannot be read without changing it. */
 static int create_temporary(qkv_io_output *output)
 {
     static atomic_uint serial;
@@ -112,7 +112,7 @@ qkv_status qkv_io_output_open(qkv_io_output *output, const char *path, qkv_say s
     if (exists && S_ISDIR(st.st_mode))
         return abandon(output, say, "write", EISDIR);
     if (exists && !S_ISREG(st.st_mode)) {
-        /* A pipe or a device: there is no old file to keep, and renaming would replace the device. */
+        /* A pipe or a device: no old file to keep, and renaming would replace the device. */
         output->descriptor = open(path, O_WRONLY | O_CLOEXEC);
         return output->descriptor >= 0 ? QKV_OK : abandon(output, say, "write", errno);
     }
@@ -146,8 +146,8 @@ qkv_status qkv_io_output_write(qkv_io_output *output, const void *data, size_t b
 
 qkv_status qkv_io_output_commit(qkv_io_output *output, qkv_say say)
 {
-    /* Some file systems report a full disk only here, and the name must not arrive on disk before the
-     * contents. */
+    /* Some file systems report a full disk only here, and the name must not arrive on disk before
+     * the contents. */
     if (output->temporary != NULL && fsync(output->descriptor) != 0 && errno != EINVAL)
         return abandon(output, say, "write", errno);
     const int fd = output->descriptor;

@@ -22,8 +22,8 @@ qkv_status qkv_io_read(int descriptor, const char *path, void *data, size_t byte
  * to do. */
 typedef struct qkv_io_output {
     const char *path; /* as the caller wrote it, for sentences */
-    char *target;     /* where it ends: path with symbolic links followed; NULL when written in place */
-    char *temporary;  /* NULL when written in place (a pipe or a device) */
+    char *target; /* where it ends: path with symbolic links followed; NULL when written in place */
+    char *temporary; /* NULL when written in place (a pipe or a device) */
     int descriptor;
 } qkv_io_output;
 

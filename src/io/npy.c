@@ -1,7 +1,8 @@
 /*
  * io/npy.c - NumPy .npy files (numpy.lib.format, versions 1.0, 2.0 and 3.0).
  *
- *     "\x93NUMPY" major minor | header length, u16 (version 1) or u32, little endian | header | data
+ *     "\x93NUMPY" major minor | header length, u16 (version 1) or u32, little endian | header |
+ * data
  *
  * The header is the literal of a Python dict with exactly the keys descr, fortran_order and shape,
  * padded with spaces and ended by a newline.  The parser below takes that and nothing else of
@@ -223,7 +224,8 @@ static qkv_status read_header(int fd, int64_t size, const char *path, header *h,
     if (status != QKV_OK || ok)
         return status;
     if (h->structured)
-        return qkv_refuse(say, QKV_ERR_UNSUPPORTED, "%s: its dtype is a structure; " ACCEPTED, path);
+        return qkv_refuse(say, QKV_ERR_UNSUPPORTED, "%s: its dtype is a structure; " ACCEPTED,
+                          path);
     return qkv_refuse(say, QKV_ERR_FORMAT,
                       "%s: the .npy header is not a dict of descr, fortran_order and shape", path);
 }
@@ -291,8 +293,9 @@ static qkv_status read_open(int fd, int64_t size, const char *path, qkv_tensor *
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED, "%s: its dtype is '%s'; " ACCEPTED, path,
                           h.descr);
     if (h.rank > QKV_MAX_RANK)
-        return qkv_refuse(say, QKV_ERR_UNSUPPORTED, "%s: it has %d dimensions; accepted are up to %d",
-                          path, (int)h.rank, QKV_MAX_RANK);
+        return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
+                          "%s: it has %d dimensions; accepted are up to %d", path, (int)h.rank,
+                          QKV_MAX_RANK);
     int64_t elements, bytes;
     if (!qkv_io_count(h.rank, h.shape, &elements) ||
         __builtin_mul_overflow(elements, (int64_t)qkv_type_size(type), &bytes))
@@ -301,9 +304,9 @@ static qkv_status read_open(int fd, int64_t size, const char *path, qkv_tensor *
     /* Before anything is allocated: the file has what its header promises. */
     if (bytes != size - start)
         return qkv_refuse(say, QKV_ERR_FORMAT,
-                          "%s: %s: shape and dtype need %lld bytes of data, the file has %lld", path,
-                          size - start < bytes ? "truncated" : "bytes left over", (long long)bytes,
-                          (long long)(size - start));
+                          "%s: %s: shape and dtype need %lld bytes of data, the file has %lld",
+                          path, size - start < bytes ? "truncated" : "bytes left over",
+                          (long long)bytes, (long long)(size - start));
     status = qkv_io_tensor_new(tensor, type, h.rank, h.shape);
     if (status != QKV_OK)
         return qkv_refuse(say, status, "%s: not enough memory for %lld bytes", path,
@@ -336,8 +339,8 @@ qkv_status qkv_npy_read(const char *path, qkv_tensor *tensor, char *text, size_t
 static int format_header(const qkv_tensor *tensor, char text[384])
 {
     static const char *const descr[] = {
-        [QKV_F64] = "<f8",  [QKV_F32] = "<f4",  [QKV_F16] = "<f2", [QKV_BF16] = "<V2",
-        [QKV_BOOL] = "|b1", [QKV_I32] = "<i4",  [QKV_I64] = "<i8"};
+        [QKV_F64] = "<f8",  [QKV_F32] = "<f4", [QKV_F16] = "<f2", [QKV_BF16] = "<V2",
+        [QKV_BOOL] = "|b1", [QKV_I32] = "<i4", [QKV_I64] = "<i8"};
     char shape[256] = "(";
     int n = 1;
     for (int32_t r = 0; r < tensor->rank; r++)
@@ -349,8 +352,9 @@ static int format_header(const qkv_tensor *tensor, char text[384])
     snprintf(shape + n, sizeof shape - (size_t)n, ")");
 
     memcpy(text, "\x93NUMPY\1\0", 8);
-    int end = 10 + snprintf(text + 10, 374, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
-                            descr[tensor->type], shape);
+    int end =
+        10 + snprintf(text + 10, 374, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
+                      descr[tensor->type], shape);
     do {
         text[end++] = ' ';
     } while ((end + 1) % 64 != 0);

@@ -6,10 +6,10 @@
  *     {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...,
  *      "__metadata__": {"key": "value", ...}}
  *
- * Offsets count from the start of the data.  What the format demands is checked when the file is opened:
- * sorted by offset the tensors cover the data from 0 to the end of the file without holes or
- * overlaps, each has the bytes its shape and dtype need, and no name stands twice.  jansson parses the
- * JSON; the data stays in the mapping.
+ * Offsets count from the start of the data.  What the format demands is checked when the file is
+ * opened: sorted by offset the tensors cover the data from 0 to the end of the file without holes
+ * or overlaps, each has the bytes its shape and dtype need, and no name stands twice.  jansson
+ * parses the JSON; the data stays in the mapping.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -43,15 +43,14 @@ static const struct dtype {
     const char *name;
     int bits;
     qkv_type type;
-} dtypes[] = {
-    {"F64", 64, QKV_F64},   {"F32", 32, QKV_F32},       {"F16", 16, QKV_F16},
-    {"BF16", 16, QKV_BF16}, {"BOOL", 8, QKV_BOOL},      {"I32", 32, QKV_I32},
-    {"I64", 64, QKV_I64},   {"U64", 64, QKV_NONE},      {"U32", 32, QKV_NONE},
-    {"U16", 16, QKV_NONE},  {"I16", 16, QKV_NONE},      {"U8", 8, QKV_NONE},
-    {"I8", 8, QKV_NONE},    {"C64", 64, QKV_NONE},      {"F8_E4M3", 8, QKV_NONE},
-    {"F8_E5M2", 8, QKV_NONE},     {"F8_E8M0", 8, QKV_NONE}, {"F8_E4M3FNUZ", 8, QKV_NONE},
-    {"F8_E5M2FNUZ", 8, QKV_NONE}, {"F6_E2M3", 6, QKV_NONE}, {"F6_E3M2", 6, QKV_NONE},
-    {"F4", 4, QKV_NONE}};
+} dtypes[] = {{"F64", 64, QKV_F64},         {"F32", 32, QKV_F32},     {"F16", 16, QKV_F16},
+              {"BF16", 16, QKV_BF16},       {"BOOL", 8, QKV_BOOL},    {"I32", 32, QKV_I32},
+              {"I64", 64, QKV_I64},         {"U64", 64, QKV_NONE},    {"U32", 32, QKV_NONE},
+              {"U16", 16, QKV_NONE},        {"I16", 16, QKV_NONE},    {"U8", 8, QKV_NONE},
+              {"I8", 8, QKV_NONE},          {"C64", 64, QKV_NONE},    {"F8_E4M3", 8, QKV_NONE},
+              {"F8_E5M2", 8, QKV_NONE},     {"F8_E8M0", 8, QKV_NONE}, {"F8_E4M3FNUZ", 8, QKV_NONE},
+              {"F8_E5M2FNUZ", 8, QKV_NONE}, {"F6_E2M3", 6, QKV_NONE}, {"F6_E3M2", 6, QKV_NONE},
+              {"F4", 4, QKV_NONE}};
 
 static const struct dtype *find_dtype(const char *name)
 {
@@ -97,9 +96,10 @@ static qkv_status read_offsets(const char *path, const json_t *offsets, entry *e
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 || !json_is_integer(begin) ||
         !json_is_integer(end) || json_integer_value(begin) < 0 ||
         json_integer_value(end) < json_integer_value(begin))
-        return qkv_refuse(say, QKV_ERR_FORMAT,
-                          "%s: tensor \"%s\": data_offsets is not [begin, end] with 0 <= begin <= end",
-                          path, e->info.name);
+        return qkv_refuse(
+            say, QKV_ERR_FORMAT,
+            "%s: tensor \"%s\": data_offsets is not [begin, end] with 0 <= begin <= end", path,
+            e->info.name);
     e->begin = (uint64_t)json_integer_value(begin);
     e->end = (uint64_t)json_integer_value(end);
     return QKV_OK;
@@ -115,14 +115,13 @@ static qkv_status read_entry(const char *path, const char *name, const json_t *v
     const struct dtype *dtype = dtype_name != NULL ? find_dtype(dtype_name) : NULL;
     if (dtype == NULL)
         return qkv_refuse(say, QKV_ERR_FORMAT,
-                          "%s: tensor \"%s\": dtype is \"%s\", which the format does not have", path,
-                          name, dtype_name != NULL ? dtype_name : "(none)");
+                          "%s: tensor \"%s\": dtype is \"%s\", which the format does not have",
+                          path, name, dtype_name != NULL ? dtype_name : "(none)");
     e->info.dtype = dtype->name;
     e->info.type = (int32_t)dtype->type;
 
     int64_t elements = 0, bits;
-    qkv_status status =
-        read_shape(path, json_object_get(value, "shape"), &e->info, &elements, say);
+    qkv_status status = read_shape(path, json_object_get(value, "shape"), &e->info, &elements, say);
     if (status == QKV_OK)
         status = read_offsets(path, json_object_get(value, "data_offsets"), e, say);
     if (status != QKV_OK)
@@ -131,10 +130,11 @@ static qkv_status read_entry(const char *path, const char *name, const json_t *v
         return qkv_refuse(say, QKV_ERR_FORMAT,
                           "%s: tensor \"%s\": shape has more bits than 64 bits count", path, name);
     if (bits % 8 != 0 || (uint64_t)bits / 8 != e->end - e->begin)
-        return qkv_refuse(say, QKV_ERR_FORMAT,
-                          "%s: tensor \"%s\": shape and dtype need %lld bits, data_offsets hold %llu "
-                          "bytes",
-                          path, name, (long long)bits, (unsigned long long)(e->end - e->begin));
+        return qkv_refuse(
+            say, QKV_ERR_FORMAT,
+            "%s: tensor \"%s\": shape and dtype need %lld bits, data_offsets hold %llu "
+            "bytes",
+            path, name, (long long)bits, (unsigned long long)(e->end - e->begin));
     e->info.bytes = (size_t)(e->end - e->begin);
     return QKV_OK;
 }
@@ -170,24 +170,27 @@ static qkv_status place_entries(qkv_safetensors *file, const char *data, uint64_
     for (int64_t i = 0; i < file->count; i++) {
         entry *e = &file->entries[i];
         if (e->begin != at)
-            return qkv_refuse(say, QKV_ERR_FORMAT,
-                              "%s: tensor \"%s\" begins at byte %llu of the data; expected %llu (%s)",
-                              file->path, e->info.name, (unsigned long long)e->begin,
-                              (unsigned long long)at, e->begin > at ? "a hole" : "an overlap");
+            return qkv_refuse(
+                say, QKV_ERR_FORMAT,
+                "%s: tensor \"%s\" begins at byte %llu of the data; expected %llu (%s)", file->path,
+                e->info.name, (unsigned long long)e->begin, (unsigned long long)at,
+                e->begin > at ? "a hole" : "an overlap");
         if (e->end > data_bytes)
-            return qkv_refuse(say, QKV_ERR_FORMAT,
-                              "%s: truncated: tensor \"%s\" ends at byte %llu of the data, the file "
-                              "has %llu",
-                              file->path, e->info.name, (unsigned long long)e->end,
-                              (unsigned long long)data_bytes);
+            return qkv_refuse(
+                say, QKV_ERR_FORMAT,
+                "%s: truncated: tensor \"%s\" ends at byte %llu of the data, the file "
+                "has %llu",
+                file->path, e->info.name, (unsigned long long)e->end,
+                (unsigned long long)data_bytes);
         e->info.data = data + at;
         at = e->end;
     }
     if (at != data_bytes)
-        return qkv_refuse(say, QKV_ERR_FORMAT,
-                          "%s: bytes left over: the tensors end at byte %llu of the data, the file has "
-                          "%llu",
-                          file->path, (unsigned long long)at, (unsigned long long)data_bytes);
+        return qkv_refuse(
+            say, QKV_ERR_FORMAT,
+            "%s: bytes left over: the tensors end at byte %llu of the data, the file has "
+            "%llu",
+            file->path, (unsigned long long)at, (unsigned long long)data_bytes);
     return QKV_OK;
 }
 
@@ -198,7 +201,8 @@ static qkv_status read_entries(qkv_safetensors *file, qkv_say say)
         return qkv_refuse(say, QKV_ERR_MEMORY, "%s: not enough memory for the header", file->path);
     const char *name;
     json_t *value;
-    json_object_foreach(file->header, name, value) {
+    json_object_foreach(file->header, name, value)
+    {
         const qkv_status status =
             strcmp(name, "__metadata__") == 0
                 ? check_metadata(file->path, value, say)
@@ -236,9 +240,9 @@ static qkv_status read_header(qkv_safetensors *file, qkv_say say)
         return qkv_refuse(say, QKV_ERR_FORMAT, "%s: the header is not valid JSON: %s", file->path,
                           error.text);
     const qkv_status status = read_entries(file, say);
-    return status != QKV_OK ? status
-                            : place_entries(file, (const char *)bytes + 8 + n,
-                                            file->map_bytes - 8 - n, say);
+    return status != QKV_OK
+               ? status
+               : place_entries(file, (const char *)bytes + 8 + n, file->map_bytes - 8 - n, say);
 }
 
 /* ---- public ------------------------------------------------------------------------------- */
@@ -344,10 +348,11 @@ qkv_status qkv_safetensors_read(const qkv_safetensors *file, const char *name, q
                           file->count > 0 ? list : "none");
     }
     if (e->type == QKV_NONE)
-        return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
-                          "%s: tensor \"%s\" has dtype %s; accepted are F64, F32, F16, BF16, BOOL, I32 "
-                          "and I64",
-                          file->path, name, e->dtype);
+        return qkv_refuse(
+            say, QKV_ERR_UNSUPPORTED,
+            "%s: tensor \"%s\" has dtype %s; accepted are F64, F32, F16, BF16, BOOL, I32 "
+            "and I64",
+            file->path, name, e->dtype);
     const qkv_status status = qkv_io_tensor_new(tensor, (qkv_type)e->type, e->rank, e->shape);
     if (status != QKV_OK)
         return qkv_refuse(say, status, "%s: not enough memory for tensor \"%s\" of %zu bytes",

@@ -2,7 +2,8 @@
  * io/safetensors_write.c - writing .safetensors files.
  *
  * As the format's own writer does: larger elements first, so that every tensor is aligned to its
- * element, then by name; the header is padded with spaces so that the data begins on a multiple of 8.
+ * element, then by name; the header is padded with spaces so that the data begins on a multiple
+ * of 8.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -100,7 +101,8 @@ static qkv_status check_items(const item *items, int32_t n, qkv_say say)
         if (status != QKV_OK)
             return status;
         if (__builtin_add_overflow(sum, (int64_t)qkv_tensor_bytes(items[i].tensor), &sum))
-            return qkv_refuse(say, QKV_ERR_ARGUMENT, "the tensors have more bytes than 64 bits count");
+            return qkv_refuse(say, QKV_ERR_ARGUMENT,
+                              "the tensors have more bytes than 64 bits count");
     }
     return QKV_OK;
 }
@@ -110,8 +112,9 @@ qkv_status qkv_safetensors_write(const char *path, int32_t n, const char *const 
 {
     const qkv_say say = {text, bytes};
     if (path == NULL || n < 0 || (n > 0 && (names == NULL || tensors == NULL)))
-        return qkv_refuse(say, QKV_ERR_ARGUMENT,
-                          "qkv_safetensors_write: path, names or tensors is NULL, or n is negative");
+        return qkv_refuse(
+            say, QKV_ERR_ARGUMENT,
+            "qkv_safetensors_write: path, names or tensors is NULL, or n is negative");
     if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "%s: writing .safetensors needs a little-endian machine", path);

@@ -11,8 +11,7 @@ int qkv_io_count(int32_t rank, const int64_t *shape, int64_t *elements);
 
 /* A tensor whose data is not set yet, for readers that fill all of it.  Same returns as
  * qkv_tensor_alloc. */
-qkv_status qkv_io_tensor_new(qkv_tensor *tensor, qkv_type type, int32_t rank,
-                             const int64_t *shape);
+qkv_status qkv_io_tensor_new(qkv_tensor *tensor, qkv_type type, int32_t rank, const int64_t *shape);
 
 /* Whether a caller's tensor can be written: known type, rank, shape, data.  what names it. */
 qkv_status qkv_io_tensor_check(const qkv_tensor *tensor, const char *what, qkv_say say);
