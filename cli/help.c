@@ -1,0 +1,204 @@
+/* help.c - the help pages.  qkv.1 says the same as a man page; a test compares their options. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+// clang-format off
+/* Several literals, because C promises only 4095 characters for one. */
+#define INPUT_OPTIONS                                                                              \
+    "Inputs\n"                                                                                     \
+    "  --q FILE, --k FILE, --v FILE\n"                                                             \
+    "        Queries [B,Hq,Tq,D], keys [B,Hkv,Tk,D], values [B,Hkv,Tk,Dv].  Types f32, f16\n"      \
+    "        and bf16 in any mixture, or f64 for all.  Hkv divides Hq; query head h reads\n"       \
+    "        key/value head h / (Hq/Hkv), rounded down.\n"                                         \
+    "  --in FILE.safetensors\n"                                                                    \
+    "        One file that holds q, k and v, and whichever it has of mask, bias, sinks, alibi,\n"  \
+    "        block_mask, q_lens, kv_lens, kv_starts, q_offset, cu_seqlens_q and cu_seqlens_k.\n"   \
+    "        An input given by its own option replaces the one in the file.\n"                     \
+    "  --mask FILE\n"                                                                              \
+    "        bool (or u1), what broadcasts to [B,Hq,Tq,Tk]; true where the key is visible.\n"      \
+    "  --bias FILE\n"                                                                              \
+    "        Added to the scores; broadcasts likewise; -infinity hides.\n"                         \
+    "  --sinks FILE\n"                                                                             \
+    "        Attention sinks, one logit a query head: [Hq] or [B,Hq].\n"                           \
+    "  --alibi FILE\n"                                                                             \
+    "        ALiBi slopes, [Hq] or [B,Hq]: adds -slope |p - j|.\n"
+
+#define LENGTH_OPTIONS                                                                             \
+    "\nLengths (N for all sequences, N,N,... one a sequence, or a file of i32 or i64 [B])\n"       \
+    "  --q-lens N|N,N|FILE\n"                                                                      \
+    "        Queries each sequence has.  Rows past them are 0, their LSE -infinity.\n"             \
+    "  --kv-lens N|N,N|FILE\n"                                                                     \
+    "        End of each sequence's keys: key j exists if kv_start <= j < kv_len.\n"               \
+    "  --kv-starts N|N,N|FILE\n"                                                                   \
+    "        First key of each sequence that exists (left padding).\n"                             \
+    "  --q-offset N|N,N|FILE\n"                                                                    \
+    "        Position p of query 0; may be negative.  Overrides --align.\n"                        \
+    "  --cu-seqlens-q N,N|FILE, --cu-seqlens-k N,N|FILE\n"                                         \
+    "        Packed sequences: q [T,Hq,D], or k [T,Hkv,D] and v [T,Hkv,Dv]; sequence b owns\n"     \
+    "        rows cu[b] to cu[b+1]-1.  The output is [T,Hq,Dv], the LSE [Hq,T].\n"                 \
+    "\nMasks and scores\n"                                                                         \
+    "  --causal, --causal-strict\n"                                                                \
+    "        Query i at position p = q_offset + i sees keys j <= p, or j < p.\n"                   \
+    "  --align bottom-right|top-left\n"                                                            \
+    "        q_offset is kv_len - q_len (the default), or 0.\n"                                    \
+    "  --window L,R\n"                                                                             \
+    "        Keys p - L <= j <= p + R only; -1 leaves a side open.\n"                              \
+    "  --block-mask FILE, --block-size M,N\n"                                                      \
+    "        bool, what broadcasts to [B,Hq,ceil(Tq/M),ceil(Tk/N)]: true where a block of M\n"     \
+    "        queries and N keys is visible.  Default 64,64.\n"                                     \
+    "  --scale X\n"                                                                                \
+    "        Factor of the scores.  Default 1/sqrt(D).\n"                                          \
+    "  --softcap X\n"                                                                              \
+    "        Scores become X tanh(s/X).  0, the default, leaves them.\n"
+
+#define RUN_OPTIONS                                                                                \
+    "\nHow it runs\n"                                                                              \
+    "  --precision highest|high|medium\n"                                                          \
+    "        How far f32 may be rounded before products.  Default highest.\n"                      \
+    "  --cpu scalar|avx2|avx512\n"                                                                 \
+    "        Use no tier above this one.  Default: the highest of this machine.\n"                 \
+    "  --threads N\n"                                                                              \
+    "        1 to 1024; default: the processors there are.  Never changes the result.\n"
+
+static const char main_page[] =
+    "qkv - attention for CPUs: MHA, MQA, GQA and MLA, masks, lengths and all\n"
+    "\n"
+    "Usage\n"
+    "  qkv attend [options] -o OUT     compute attention on tensors in files\n"
+    "  qkv check [options]             compare this machine's kernels with the oracle\n"
+    "  qkv info [--json]               version, CPU, tiers and kernels\n"
+    "  qkv help [COMMAND]              this page, or a command's; also qkv COMMAND --help\n"
+    "  qkv --version\n"
+    "\n"
+    "Tensors are .npy and .safetensors files.  Exit status: 0 done, 1 a check failed, 2 the call\n"
+    "was wrong.\n"
+    "\n"
+    "First steps\n"
+    "  qkv info\n"
+    "  qkv check\n"
+    "  qkv attend --q q.npy --k k.npy --v v.npy --causal -o out.npy --heatmap head.svg\n";
+
+static const char attend_page[] =
+    "qkv attend - compute scaled dot-product attention on tensors in files\n"
+    "\n"
+    "Usage\n"
+    "  qkv attend --q FILE --k FILE --v FILE [options] -o OUT\n"
+    "  qkv attend --in FILE.safetensors [options] -o OUT\n"
+    "\n"
+    "    o_i = sum_j w_ij v_j      w_i = softmax_j( cap(scale q_i . k_j) + alibi_ij + bias_ij )\n"
+    "\n"
+    "over the keys j that query i sees.  A query that sees no key gives 0.\n"
+    "\n"
+    "Shapes are [B,H,T,D]; [H,T,D] and [T,D] have B = 1 and H = 1.  The output has the rank and\n"
+    "type of q.  FILE ends in .npy or .safetensors, from which the tensor of the input's name is\n"
+    "taken (or the only one); FILE.safetensors:NAME takes another.  bf16 is BF16 in .safetensors\n"
+    "and dtype V2 in .npy.\n"
+    "\n" INPUT_OPTIONS LENGTH_OPTIONS
+    "\nOutputs (.npy or .safetensors by their ending; at least one)\n"
+    "  -o FILE, --output FILE\n"
+    "        The result, named o in a .safetensors file.\n"
+    "  --lse FILE\n"
+    "        Log of the sum of exponentials of each row, [B,Hq,Tq], f32 (f64 with f64).\n"
+    "  --weights FILE, --stage scores|capped|biased|weights\n"
+    "        [B,Hq,Tq,Tk]: the scores, after the soft-cap, after bias and masks, or the weights\n"
+    "        (the default).  Outputs that name one .safetensors file share it.\n"
+    "  --heatmap FILE.svg\n"
+    "        A picture of attention weights.\n"
+    "  --heatmap-head H|H,H|all, --heatmap-seq B\n"
+    "        Heads and sequence of the picture, counted from 0.  Default 0 and 0.\n"
+    "  --labels FILE, --labels-q FILE\n"
+    "        A word a line for the keys; queries take the words at their positions, or their own.\n"
+    "  --json\n"
+    "        A report as JSON on standard output in place of the one on standard error.\n"
+    RUN_OPTIONS "\nExamples\n"
+    "  Causal attention over everything, and a picture of heads 0 and 3:\n"
+    "    qkv attend --q q.npy --k k.npy --v v.npy --causal -o out.npy \\\n"
+    "        --heatmap heads.svg --heatmap-head 0,3 --labels words.txt\n"
+    "  A decoding step over a padded cache of three sequences, window of 1,024 tokens:\n"
+    "    qkv attend --in step.safetensors --kv-lens 812,77,2048 --causal --window 1023,0 -o o.npy\n"
+    "  Two packed sequences of 5 and 7 tokens:\n"
+    "    qkv attend --in packed.safetensors --cu-seqlens-q 0,5,12 --cu-seqlens-k 0,5,12 -o o.npy\n"
+    "\n"
+    "Exit status: 0 done, 2 the call was wrong or a file could not be written.  Outputs are\n"
+    "complete or not there: they are written under a temporary name and renamed.\n";
+
+static const char check_page[] =
+    "qkv check - compare this machine's kernels with the oracle\n"
+    "\n"
+    "Usage\n"
+    "  qkv check [--seed N] [--cases N] [--cpu TIER] [--verbose] [--json]\n"
+    "  qkv check --q FILE --k FILE --v FILE [options of qkv attend]\n"
+    "\n"
+    "Runs every tier this machine has on random problems, or on the files given, and compares\n"
+    "each element of the output and of the LSE with plain C in double.  An error is given as a\n"
+    "share of its budget, which is the rounding of the types propagated through the problem "
+    "itself:\n"
+    "up to 1 passes.  The worst is printed for each kernel (tier and types), with its seed.\n"
+    "\n"
+    "Random problems\n"
+    "  --seed N\n"
+    "        Seed of the first case; case i has seed N + i.  Default: from the clock; printed.\n"
+    "  --cases N\n"
+    "        How many.  Default 200.\n"
+    "  --verbose\n"
+    "        A line for each case.\n"
+    "  --json\n"
+    "        The results as JSON on standard output.\n"
+    "\n" INPUT_OPTIONS LENGTH_OPTIONS RUN_OPTIONS "\nExamples\n"
+    "  qkv check\n"
+    "  qkv check --seed 1234 --cases 1 --verbose       one case again\n"
+    "  qkv check --in layer.safetensors --causal\n"
+    "\n"
+    "Exit status: 0 all within budget, 1 not, 2 the call was wrong.\n";
+
+static const char info_page[] =
+    "qkv info - version, CPU, tiers and kernels\n"
+    "\n"
+    "Usage\n"
+    "  qkv info [--json]\n"
+    "\n"
+    "Prints the version, the CPU, the tiers of instructions kernels exist for (with the reason\n"
+    "where one is off), and which kernel exists for which types in which tier: yes, off (not on\n"
+    "this machine) or - (not in this build).\n"
+    "\n"
+    "  --json\n"
+    "        The same as JSON.\n"
+    "\n"
+    "Exit status: 0 done, 2 the call was wrong.\n";
+
+static const char help_page[] = "qkv help - show a page\n"
+                                "\n"
+                                "Usage\n"
+                                "  qkv help [attend|check|info|help]\n";
+
+// clang-format on
+
+const char *cli_help_page(const char *topic)
+{
+    static const struct {
+        const char *topic, *page;
+    } pages[] = {{"", main_page},
+                 {"attend", attend_page},
+                 {"check", check_page},
+                 {"info", info_page},
+                 {"help", help_page}};
+    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
+        if (strcmp(topic, pages[i].topic) == 0)
+            return pages[i].page;
+    return NULL;
+}
+
+int cli_help(int argc, char **argv)
+{
+    const char *topic = argc > 1 ? argv[1] : "";
+    if (argc > 1 && strcmp(argv[1], "--help") == 0)
+        topic = "help";
+    const char *page = argc <= 2 ? cli_help_page(topic) : NULL;
+    if (page == NULL)
+        return cli_complain("%s is not a page; accepted are attend, check, info and help",
+                            argv[argc > 2 ? 2 : 1]);
+    fputs(page, stdout);
+    return CLI_DONE;
+}
