@@ -21,12 +21,16 @@ typedef struct ref_row {
     double *s;       /* score at the stage reached */
     double *w;       /* weight, 0 where hidden */
     double *size;    /* |scale| sum_d |q_d k_jd|: how large the terms of the score were */
+    double *walked;  /* |scale| times the magnitudes of the partial sums of the score */
     double *added;   /* |alibi| + |bias| */
     uint8_t *visible;
 
-    double *q, *o, *spread; /* D; Dv; 2 Dv */
+    double *q, *o, *lost; /* D; Dv; Dv: what rounding took from o */
     double m, sum, lse;     /* largest visible logit, sum of exp(s - m), log of it */
     int64_t n_visible;
+
+    /* Of the budget: the factors by which errors of the scores may raise and lower the sum. */
+    double raise, lower;
 } ref_row;
 
 /* Channel c of value j. */
@@ -34,6 +38,6 @@ double qkv_ref_value(const ref_row *row, int64_t j, int64_t c);
 
 /* Bounds for o (Dv entries) and lse of this row; either may be NULL.  Derived in
  * docs/numerics.md. */
-void qkv_ref_row_budget(const ref_row *row, double *o_budget, double *lse_budget);
+void qkv_ref_row_budget(ref_row *row, double *o_budget, double *lse_budget);
 
 #endif

@@ -133,15 +133,17 @@ static void score(ref_row *r, int64_t j)
 {
     const qkv_desc *d = r->d;
     const int64_t b = d->cu_seqlens_k ? 0 : r->b;
-    double s = 0, size = 0;
+    double s = 0, size = 0, walked = 0;
 
     for (int64_t c = 0; c < d->head_dim; c++) {
         const double k = element(r->args->k, &d->k, b, kv_head(r), r->k_row + j, c);
         s += r->q[c] * k;
         size += fabs(r->q[c] * k);
+        walked += fabs(s);
     }
     r->s[j] = r->scale * s;
     r->size[j] = fabs(r->scale) * size;
+    r->walked[j] = fabs(r->scale) * walked;
 }
 
 static void add_terms(ref_row *r, int64_t j)
@@ -198,20 +200,33 @@ static void compute_scores(ref_row *r, double *weights_out)
     look(r, QKV_STAGE_BIASED, r->s, weights_out);
 }
 
+/* Adds x to *sum and what rounding took to *lost (Knuth's two-sum), so that long sums in double
+ * are good enough to judge kernels that compute in double too. */
+static void add(double *sum, double *lost, double x)
+{
+    const double before = *sum, after = before + x, back = after - before;
+    *sum = after;
+    *lost += (before - (after - back)) + (x - back);
+}
+
+/* The sum with what was lost; infinities make lost NaN, and then the sum is as it is. */
+static double total(double sum, double lost) { return isfinite(lost) ? sum + lost : sum; }
+
 static void soften(ref_row *r)
 {
     const int64_t n = r->d->kv_len;
-    double m = r->sink, sum = 0;
+    double m = r->sink, sum = 0, lost = 0;
 
     for (int64_t j = 0; j < n; j++)
         if (r->visible[j] && r->s[j] > m)
             m = r->s[j];
     for (int64_t j = 0; j < n; j++) {
         r->w[j] = r->visible[j] ? exp(r->s[j] - m) : 0;
-        sum += r->w[j];
+        add(&sum, &lost, r->w[j]);
     }
     if (r->sink != -INFINITY)
-        sum += exp(r->sink - m);
+        add(&sum, &lost, exp(r->sink - m));
+    sum = total(sum, lost);
     for (int64_t j = 0; j < n; j++)
         r->w[j] = r->visible[j] ? r->w[j] / sum : 0;
     r->m = m;
@@ -222,10 +237,12 @@ static void soften(ref_row *r)
 static void average_values(ref_row *r)
 {
     for (int64_t c = 0; c < r->d->head_dim_v; c++)
-        r->o[c] = 0;
+        r->o[c] = r->lost[c] = 0;
     for (int64_t j = 0; j < r->d->kv_len; j++)
         for (int64_t c = 0; r->visible[j] && c < r->d->head_dim_v; c++)
-            r->o[c] += r->w[j] * qkv_ref_value(r, j, c);
+            add(&r->o[c], &r->lost[c], r->w[j] * qkv_ref_value(r, j, c));
+    for (int64_t c = 0; c < r->d->head_dim_v; c++)
+        r->o[c] = total(r->o[c], r->lost[c]);
 }
 
 /* Where this row's results go; all may be NULL. */
@@ -291,23 +308,23 @@ size_t qkv_ref_scratch_size(const qkv_desc *desc)
 {
     if (qkv_explain(desc, NULL, 0) != QKV_OK)
         return 0;
-    return (size_t)(4 * desc->kv_len + desc->head_dim + 3 * desc->head_dim_v) * sizeof(double) +
+    return (size_t)(5 * desc->kv_len + desc->head_dim + 2 * desc->head_dim_v) * sizeof(double) +
            ((size_t)desc->kv_len + 7) / 8 * 8;
 }
 
 static void map_scratch(ref_row *r, void *scratch)
 {
     double *at = scratch;
-    double **arrays[] = {&r->s, &r->w, &r->size, &r->added};
+    double **arrays[] = {&r->s, &r->w, &r->size, &r->walked, &r->added};
 
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         *arrays[i] = at;
         at += r->d->kv_len;
     }
     r->q = at;
     r->o = r->q + r->d->head_dim;
-    r->spread = r->o + r->d->head_dim_v;
-    r->visible = (uint8_t *)(r->spread + 2 * r->d->head_dim_v);
+    r->lost = r->o + r->d->head_dim_v;
+    r->visible = (uint8_t *)(r->lost + r->d->head_dim_v);
 }
 
 qkv_status qkv_ref_attention(const qkv_desc *desc, const qkv_args *args, const qkv_ref_out *out,

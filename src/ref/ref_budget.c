@@ -1,14 +1,19 @@
 /*
  * ref/ref_budget.c - how far a correct kernel may be from the oracle, for this very row.
  *
- * The rounding errors of one evaluation, propagated to first order; sums of n terms grow like
- * sqrt(n), not n (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis").
- * docs/numerics.md derives each term.
+ * The rounding errors of one evaluation, propagated to first order.  The sum of a score is walked:
+ * each of its roundings costs at most u times the partial sum it rounds (Wilkinson's running
+ * error analysis), so terms of one sign get the large budget they need and terms that cancel a
+ * small one.  Sums over keys of n terms grow like sqrt(n) (Higham and Mary 2019, "A new approach
+ * to probabilistic rounding error analysis").  docs/numerics.md derives each term.
  *
- *     score      d_j = u ((4 + sqrt(D)/4) size_j + 6 |capped| + 4 added_j) + underflow
- *     weight     e_j = d_j + u (4 + |s_j - m|)                     relative
- *     o          sum_j w_j e_j (|v_j| + |o|)  +  u g sum_j w_j |v_j|  +  half an ulp of the output
- *     lse        sum_j w_j e_j + u (g + 2 |lse|)
+ *     score      d_j = u (walked_j + 4 size_j + 6 |capped| + 4 added_j + 2 |s_j|) + underflow
+ *     exponent   e_j = d_j + u (4 + |s_j - m|)
+ *     weight     x_j = w_j (exp(e_j) - 1)
+ *     raise      1 + sum_j x_j       lower = sum_j w_j exp(-e_j)
+ *     o          sum_j x_j (|v_j| + |o|) / (2 - raise)  +  u g sum_j w_j |v_j|  +  half an ulp of
+ *                the output; from raise = 1.5 on: max |v| + |o|, for a mean of the values it stays
+ *     lse        log of raise or of 1 / lower  +  u (g + 2 |lse|)
  *     g          6 + sqrt(128) + 2 sqrt(blocks of 128 keys): the sum inside a block, then across
  */
 #include "ref/ref.h"
@@ -43,8 +48,8 @@ static double chain(const ref_row *r)
     return 6 + sqrt(128) + 2 * sqrt((double)r->n_visible / 128);
 }
 
-/* Relative error of the weight of key j; infinity if its score may overflow the compute type. */
-static double weight_error(const ref_row *r, int64_t j, const format *compute)
+/* Error of the exponent of key j; infinity if its score may overflow the compute type. */
+static double exponent_error(const ref_row *r, int64_t j, const format *compute)
 {
     const double u = unit(r, compute);
     const double cap = r->d->softcap > 0 ? 6 * fabs(r->s[j]) + 6 * r->added[j] : 0;
@@ -54,8 +59,9 @@ static double weight_error(const ref_row *r, int64_t j, const format *compute)
         return INFINITY;
     /* scale q may be rounded among the subnormals, where the error is absolute. */
     const double underflow = r->size[j] > 0 ? compute->smallest * 0x1p24 : 0;
-    const double d = u * ((4 + sqrt((double)r->d->head_dim) / 4) * r->size[j] + cap +
-                          4 * r->added[j] + 2 * fabs(r->s[j])) + underflow;
+    const double d = u * (r->walked[j] + 4 * r->size[j] + cap + 4 * r->added[j] +
+                          2 * fabs(r->s[j])) +
+                     underflow;
     return d + u * (4 + fabs(r->s[j] - r->m));
 }
 
@@ -73,19 +79,21 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
 
     for (int64_t c = 0; c < r->d->head_dim_v; c++) {
         const double o = fabs(r->o[c]);
-        double relative = 0, mass = 0, raw = 0, tiny = compute->smallest;
+        double relative = 0, mass = 0, raw = 0, largest = 0, tiny = compute->smallest;
         int undefined = 0;
         for (int64_t j = 0; j < r->d->kv_len; j++) {
             if (!r->visible[j])
                 continue;
             const double v = fabs(qkv_ref_value(r, j, c));
-            /* error[j] stands in size[] by now. */
-            relative += r->size[j] == 0 ? 0 : r->w[j] * r->size[j] * (v + o);
+            /* x_j stands in size[] by now. */
+            relative += r->size[j] == 0 ? 0 : r->size[j] * (v + o);
+            largest = fmax(largest, v);
             mass += r->w[j] * v;
             raw += r->w[j] * r->sum * v;
             tiny += compute->normal * v + compute->smallest;
             undefined |= undefined_product(r, j, v, compute);
         }
+        relative = r->raise < 1.5 ? fmin(relative / (2 - r->raise), largest + o) : largest + o;
         const double e = relative + u * chain(r) * (mass + o) + tiny;
         budget[c] = e + out.u * (o + e) + out.smallest / 2;
         if (undefined || raw > compute->largest / 4 || (isfinite(o) && o + e > out.largest))
@@ -93,30 +101,47 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
     }
 }
 
-void qkv_ref_row_budget(const ref_row *row, double *o_budget, double *lse_budget)
+/* Puts x_j into size[j], sets raise and lower.  Returns 0 if a score may overflow. */
+static int perturb_weights(ref_row *r, const format *compute)
+{
+    r->raise = 1;
+    r->lower = r->sink == -INFINITY ? 0 : exp(r->sink - r->m) / r->sum;
+    for (int64_t j = 0; j < r->d->kv_len; j++) {
+        if (!r->visible[j])
+            continue;
+        const double e = exponent_error(r, j, compute), w = r->w[j];
+        if (e == INFINITY) /* even at weight 0: its score is not to be trusted */
+            return 0;
+        /* A weight that underflows may come back if its exponent is that uncertain. */
+        r->size[j] = e < 1 ? w * expm1(e) : exp(r->s[j] - r->m + e) / r->sum;
+        r->raise += r->size[j];
+        r->lower += w * exp(-e);
+    }
+    return 1;
+}
+
+static double lse_error(const ref_row *r, const format *compute)
+{
+    const double u = unit(r, compute);
+    if (r->n_visible == 0)
+        return isinf(r->lse) ? 0 : u * fabs(r->lse);
+    if (isinf(r->lse))
+        return 0;
+    return fmax(log(r->raise), -log(fmin(r->lower, 1))) + u * (chain(r) + 2 * fabs(r->lse)) +
+           compute->smallest;
+}
+
+void qkv_ref_row_budget(ref_row *row, double *o_budget, double *lse_budget)
 {
     const format compute = format_of(row->d->q.type == QKV_F64 ? QKV_F64 : QKV_F32);
-    const double u = unit(row, &compute);
-    double relative = 0;
 
     if (!o_budget && !lse_budget)
         return;
-    for (int64_t j = 0; j < row->d->kv_len; j++) {
-        if (!row->visible[j])
-            continue;
-        row->size[j] = weight_error(row, j, &compute);
-        relative += row->w[j] * row->size[j];
-        if (row->size[j] == INFINITY) /* even at weight 0: its score is not to be trusted */
-            relative = INFINITY;
-    }
-    if (o_budget)
+    const int sound = perturb_weights(row, &compute);
+    if (o_budget && sound)
         o_errors(row, o_budget, &compute);
-    for (int64_t c = 0; o_budget && relative == INFINITY && c < row->d->head_dim_v; c++)
+    for (int64_t c = 0; o_budget && !sound && c < row->d->head_dim_v; c++)
         o_budget[c] = INFINITY;
     if (lse_budget)
-        *lse_budget = row->n_visible == 0
-                          ? u * fabs(row->lse)
-                          : relative + u * (chain(row) + 2 * fabs(row->lse)) + compute.smallest;
-    if (lse_budget && isinf(row->lse))
-        *lse_budget = relative == INFINITY ? INFINITY : 0;
+        *lse_budget = sound ? lse_error(row, &compute) : INFINITY;
 }
