@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs what is missing for a part of the work: base (build), test, or demo.
+# System packages come from Debian with apt-get (sudo if not root), Python packages from PyPI
+# into build/venv.  Safe to run again: what is there is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+part=${1:-base}
+
+need=()
+have() { command -v "$1" >/dev/null 2>&1 || need+=("$2"); }
+have gcc gcc
+have g++ g++
+have pkg-config pkg-config
+have python3 python3
+have git git
+pkg-config --exists jansson 2>/dev/null || need+=(libjansson-dev)
+python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
+python3 - <<'PY' 2>/dev/null || need+=(python3-dev)
+import os, sysconfig
+raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))
+PY
+if [ "$part" = test ]; then
+    have cmake cmake
+    have valgrind valgrind
+    have qemu-x86_64 qemu-user
+fi
+
+if [ ${#need[@]} -gt 0 ]; then
+    echo "installing: ${need[*]}"
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "these packages are missing and apt-get is not here to install them: ${need[*]}" >&2
+        exit 2
+    fi
+    sudo=
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null 2>&1 || { echo "not root and no sudo; install: ${need[*]}" >&2; exit 2; }
+        sudo=sudo
+    fi
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+fi
+
+[ -x build/venv/bin/python ] || python3 -m venv build/venv
+# requirements-PART-nodeps.txt names packages whose dependencies are not wanted.  The tests run the
+# demo too.
+lists=(base "$part" "$part-nodeps")
+if [ "$part" = test ]; then
+    lists+=(demo demo-nodeps)
+fi
+for list in "${lists[@]}"; do
+    stamp=build/venv/.$list.installed
+    wanted=tools/requirements-$list.txt
+    if [ -f "$wanted" ] && ! cmp -s "$wanted" "$stamp"; then
+        echo "installing Python packages of $wanted into build/venv"
+        flags=()
+        case $list in *-nodeps) flags=(--no-deps) ;; esac
+        build/venv/bin/python -m pip install -q --disable-pip-version-check "${flags[@]}" -r "$wanted"
+        cp "$wanted" "$stamp"
+    fi
+done
