@@ -127,8 +127,8 @@ typedef struct qkv_desc {
     /* Optional inputs: absent by default. */
     qkv_layout mask;   /* QKV_BOOL, not 0 is visible; strides over sequence, query head, query, key */
     qkv_layout bias;   /* any float type (f64 only with f64); strides as mask */
-    qkv_layout sinks;  /* any float type; strides over sequence, query head, -, - */
-    qkv_layout slopes; /* ALiBi; any float type; strides over sequence, query head, -, - */
+    qkv_layout sinks;  /* any float type (f64 only with f64); strides over sequence, query head, -, - */
+    qkv_layout slopes; /* ALiBi, types and strides as sinks */
 
     /* Optional outputs: absent by default. */
     qkv_layout lse;     /* f32 (f64 with f64); strides over sequence, query head, query, - */
