@@ -19,8 +19,8 @@ static int print_json(void)
         qkv_kernel_info k;
         if (qkv_kernel_info_get(i, &k) == QKV_OK)
             json_array_append_new(
-                kernels, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "name", k.name, "tier", k.tier,
-                                   "compute", qkv_type_name((qkv_type)k.compute_type), "k",
+                kernels, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "name", k.name, "for",
+                                   k.op, "tier", k.tier, "compute", qkv_type_name((qkv_type)k.compute_type), "k",
                                    qkv_type_name((qkv_type)k.k_type), "v",
                                    qkv_type_name((qkv_type)k.v_type), "available", k.available));
     }
@@ -29,30 +29,32 @@ static int print_json(void)
                                     (int)qkv_cpu_count(), "tiers", tiers, "kernels", kernels));
 }
 
-static int same_types(const qkv_kernel_info *a, const qkv_kernel_info *b)
+static int same_work(const qkv_kernel_info *a, const qkv_kernel_info *b)
 {
-    return a->compute_type == b->compute_type && a->k_type == b->k_type && a->v_type == b->v_type;
+    return strcmp(a->op, b->op) == 0 && a->compute_type == b->compute_type &&
+           a->k_type == b->k_type && a->v_type == b->v_type;
 }
 
-/* Whether a kernel of a's types exists in a tier: 0 no, 1 not on this machine, 2 yes. */
+/* Whether a kernel for the work of a exists in a tier: 0 no, 1 not on this machine, 2 yes. */
 static int found_in_tier(const qkv_kernel_info *a, const char *tier)
 {
     for (int32_t i = 0; i < qkv_kernel_count(); i++) {
         qkv_kernel_info k;
-        if (qkv_kernel_info_get(i, &k) == QKV_OK && same_types(a, &k) && strcmp(k.tier, tier) == 0)
+        if (qkv_kernel_info_get(i, &k) == QKV_OK && same_work(a, &k) && strcmp(k.tier, tier) == 0)
             return 1 + (k.available != 0);
     }
     return 0;
 }
 
-/* One row for each combination of types, one column for each tier. */
+/* One row for each operation and combination of types, one column for each tier. */
 static void print_matrix(void)
 {
     static const char *const words[] = {"-", "off", "yes"};
-    printf("\nkernels: types of k and v, and what scores, softmax and sums are computed in\n"
-           "(q and the output: any of f32, bf16 and f16; f64 only with f64)\n\n"
-           "  %-6s%-6s%-9s",
-           "k", "v", "compute");
+    printf("\nkernels: attend is for tiles of many queries, decode for a few; types of k and v, and\n"
+           "what scores, softmax and sums are computed in (q and the output: any of f32, bf16 and\n"
+           "f16; f64 only with f64)\n\n"
+           "  %-8s%-6s%-6s%-9s",
+           "for", "k", "v", "compute");
     for (int32_t i = 0; i < qkv_tier_count(); i++) {
         qkv_tier t;
         if (qkv_tier_info(i, &t) == QKV_OK)
@@ -63,10 +65,10 @@ static void print_matrix(void)
         qkv_kernel_info k, earlier;
         int seen = qkv_kernel_info_get(i, &k) != QKV_OK;
         for (int32_t j = 0; j < i && !seen; j++)
-            seen = qkv_kernel_info_get(j, &earlier) == QKV_OK && same_types(&k, &earlier);
+            seen = qkv_kernel_info_get(j, &earlier) == QKV_OK && same_work(&k, &earlier);
         if (seen)
             continue;
-        printf("  %-6s%-6s%-9s", qkv_type_name((qkv_type)k.k_type),
+        printf("  %-8s%-6s%-6s%-9s", k.op, qkv_type_name((qkv_type)k.k_type),
                qkv_type_name((qkv_type)k.v_type), qkv_type_name((qkv_type)k.compute_type));
         for (int32_t t = 0; t < qkv_tier_count(); t++) {
             qkv_tier tier;

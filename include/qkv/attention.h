@@ -198,7 +198,8 @@ QKV_API qkv_status qkv_plan_init(void *mem, size_t bytes, const qkv_desc *desc,
  * q_len or kv_len.  n_workers below 1 counts as 1. */
 QKV_API size_t qkv_workspace_size(const qkv_plan *plan, int32_t n_workers);
 
-/* The name of the kernel the plan uses, "attend_f32_bf16_bf16__avx512".  Static storage. */
+/* The name of the kernel that the plan's longest sequence of queries uses,
+ * "attend_f32_bf16_bf16__avx512"; "decode_..." if none has more than a few.  Static storage. */
 QKV_API const char *qkv_plan_kernel(const qkv_plan *plan);
 
 /* Query-key pairs the plan's ranges leave visible (lengths, causal, window; the block mask by
@@ -314,6 +315,7 @@ QKV_API qkv_status qkv_merge(const qkv_merge_args *args, char *text, size_t byte
 /* One kernel of this build, for `qkv info` and for tests.  Strings are static. */
 typedef struct qkv_kernel_info {
     const char *name;     /* "attend_f32_bf16_bf16__avx512" */
+    const char *op;       /* "attend" (tiles of many queries) or "decode" (a few queries) */
     const char *tier;     /* "avx512" */
     int32_t compute_type; /* of scores, softmax and accumulation */
     int32_t k_type, v_type;

@@ -17,7 +17,7 @@ def info() -> dict[str, Any]:
     {'name': 'scalar', 'available': True, 'reason': ''}
     """
     version, cpu, threads, tiers, kernels = _qkv.info()
-    words = ("name", "tier", "compute", "k", "v", "available")
+    words = ("name", "for", "tier", "compute", "k", "v", "available")
     return {
         "version": version,
         "cpu": cpu,
@@ -26,7 +26,7 @@ def info() -> dict[str, Any]:
             {"name": name, "available": bool(available), "reason": reason}
             for name, _, available, reason in tiers
         ],
-        "kernels": [dict(zip(words, (*kernel[:5], bool(kernel[5])))) for kernel in kernels],
+        "kernels": [dict(zip(words, (*kernel[:6], bool(kernel[6])))) for kernel in kernels],
     }
 
 

@@ -258,7 +258,7 @@ static PyObject *info(PyObject *self, PyObject *unused)
     qkv_kernel_info k;
     for (int32_t i = 0; qkv_kernel_info_get(i, &k) == QKV_OK; i++)
         PyTuple_SET_ITEM(kernels, i,
-                         Py_BuildValue("(sssssi)", k.name, k.tier,
+                         Py_BuildValue("(ssssssi)", k.name, k.op, k.tier,
                                        qkv_type_name((qkv_type)k.compute_type),
                                        qkv_type_name((qkv_type)k.k_type),
                                        qkv_type_name((qkv_type)k.v_type), k.available));

@@ -60,15 +60,15 @@ void qkv_tensors(const qkv_desc *desc, const qkv_rows *rows, qkv_named_layout ou
 
 /* ---- registry.c ---------------------------------------------------------------------------- */
 
-/* The best kernel for these types that `cpu` can run; the scalar tier has every supported
- * combination, so never NULL for a checked descriptor. */
-const qkv_kernel *qkv_find_kernel(int32_t compute, int32_t k_type, int32_t v_type, uint32_t cpu);
+/* The best kernel for the descriptor's types that this CPU and its cpu_mask allow; the scalar tier
+ * has every supported combination, so never NULL for a checked descriptor. */
+const qkv_kernel *qkv_find_kernel(qkv_op op, const qkv_desc *desc);
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
 enum {
     QKV_PART_KEYS = 512, /* a part has at least this many keys */
-    QKV_PART_UNIT = 128, /* parts begin at multiples of this */
+    QKV_PART_UNIT = QKV_BLOCK_KEYS, /* parts begin at multiples of this */
     QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
     QKV_MAX_SPLIT_BLOCKS = 4 /* only sequences with so few query blocks are cut by keys */
 };
@@ -77,6 +77,7 @@ enum {
  * first_task; if it has several parts, its tasks of phase 1 are groups x blocks from first_merge. */
 typedef struct qkv_seq {
     qkv_span span;
+    const qkv_kernel *kernel;
     int64_t q_row, k_row; /* first row in packed tensors; 0 if padded */
     int64_t blocks;       /* of queries; at least 1, so that rows past q_len are written */
     int64_t parts;        /* of keys */
@@ -87,15 +88,17 @@ typedef struct qkv_seq {
 
 struct qkv_plan {
     uint64_t magic;
-    const qkv_kernel *kernel;
+    const qkv_kernel *attend, *decode; /* for sequences of many and of few queries */
     qkv_shape shape;
     qkv_rules rules;
     qkv_desc desc; /* its pointers are NULL: what they pointed to is in seqs and block_bits */
     qkv_rows rows;
+    int32_t group;      /* G */
     int32_t head_group; /* query heads that share a tile: G, or 1 where block masks differ by head */
     int32_t n_groups;   /* Hq / head_group */
     int64_t n_tasks, n_merges, n_slots;
-    size_t lanes_bytes, scratch_bytes, state_bytes; /* of one worker; of one slot */
+    size_t lanes_bytes, scratch_bytes, own_state_bytes; /* of one worker */
+    size_t state_bytes;                                 /* of one slot */
     qkv_seq *seqs;
     uint8_t *block_bits;
 };

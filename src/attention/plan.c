@@ -3,7 +3,7 @@
  *
  * How the work is cut.  A tile is up to kernel->lanes rows of one sequence, where row r is query
  * token r / head_group of head r % head_group in its group: the heads that share keys and values
- * fill the lanes together.  A task is one tile against all its keys.  A sequence with few tiles and
+ * fill the lanes together.  A sequence whose rows fit the decode kernel uses that one.  A task is one tile against all its keys.  A sequence with few tiles and
  * many keys (decoding) is cut by keys as well: its parts are computed in phase 0 as partial
  * states and joined in ascending order in phase 1.
  *
@@ -75,11 +75,17 @@ static void set_span(qkv_seq *seq, const qkv_desc *d, int64_t b)
         span->q_offset = d->align == QKV_ALIGN_TOP_LEFT ? 0 : span->kv_len - span->q_len;
 }
 
+static int64_t tiles_of(int64_t rows, const qkv_kernel *kernel)
+{
+    return rows > 0 ? (rows + kernel->lanes - 1) / kernel->lanes : 1;
+}
+
 /* How many parts the keys of a sequence are cut into, and where. */
 static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
 {
     seq->parts = 1;
-    if (seq->blocks > QKV_MAX_SPLIT_BLOCKS || seq->span.q_len == 0 || plan->shape.stage >= 0)
+    if (tiles_of(seq->span.q_len * plan->group, seq->kernel) > QKV_MAX_SPLIT_BLOCKS ||
+        seq->span.q_len == 0 || plan->shape.stage >= 0)
         return;
     const int64_t lo = qkv_visible_range(&plan->rules, &seq->span, 0).lo;
     const int64_t hi = qkv_visible_range(&plan->rules, &seq->span, seq->span.q_len - 1).hi;
@@ -95,17 +101,34 @@ static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
     seq->parts = (keys + seq->part_keys - 1) / seq->part_keys;
 }
 
+/* Few enough rows are the decode kernel's.  Rows are counted with all heads of a group even where
+ * block masks keep heads apart, so that how a pattern is stored does not choose the kernel. */
+static void choose_kernel(const qkv_plan *plan, qkv_seq *seq)
+{
+    const int64_t rows = seq->span.q_len * plan->group;
+
+    seq->kernel = rows <= plan->decode->lanes ? plan->decode : plan->attend;
+    seq->blocks = tiles_of(seq->span.q_len * plan->head_group, seq->kernel);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Bytes of a partial state of this sequence. */
+static size_t slot_bytes(const qkv_plan *plan, const qkv_seq *seq)
+{
+    const int64_t rows = seq->span.q_len * plan->head_group, most = seq->kernel->lanes;
+    const int32_t lanes = (int32_t)(rows < most ? rows : most);
+    return qkv_align64(seq->kernel->state_bytes(lanes, plan->shape.head_dim_v));
+}
+
 /* Cuts every sequence and counts; seqs may be NULL if only the counts are wanted. */
 static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
 {
-    int64_t widest = 1; /* lanes of a partial state */
-
     for (int64_t b = 0; b < d->n_seqs; b++) {
         qkv_seq one, *seq = seqs ? &seqs[b] : &one;
         memset(seq, 0, sizeof *seq);
         set_span(seq, d, b);
-        const int64_t rows = seq->span.q_len * plan->head_group;
-        seq->blocks = rows > 0 ? (rows + plan->kernel->lanes - 1) / plan->kernel->lanes : 1;
+        choose_kernel(plan, seq);
         cut_keys(plan, seq);
         seq->first_task = plan->n_tasks;
         seq->first_merge = plan->n_merges;
@@ -115,11 +138,25 @@ static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
         if (seq->parts > 1) {
             plan->n_merges += tiles;
             plan->n_slots += tiles * seq->parts;
-            const int64_t lanes = rows < plan->kernel->lanes ? rows : plan->kernel->lanes;
-            widest = lanes > widest ? lanes : widest;
+            plan->state_bytes = larger(plan->state_bytes, slot_bytes(plan, seq));
         }
     }
-    plan->state_bytes = qkv_align64(plan->kernel->state_bytes((int32_t)widest, d->head_dim_v));
+}
+
+/* The memory of one worker, enough for either kernel. */
+static void size_worker(qkv_plan *plan)
+{
+    const qkv_kernel *kernels[] = {plan->attend, plan->decode};
+    const int32_t d = plan->shape.head_dim, dv = plan->shape.head_dim_v;
+
+    for (int i = 0; i < 2; i++) {
+        const qkv_kernel *k = kernels[i];
+        plan->lanes_bytes =
+            larger(plan->lanes_bytes, qkv_align64((size_t)k->lanes * sizeof(qkv_lane)));
+        plan->scratch_bytes = larger(plan->scratch_bytes, qkv_align64(k->scratch_bytes(d, dv)));
+        plan->own_state_bytes =
+            larger(plan->own_state_bytes, qkv_align64(k->state_bytes(k->lanes, dv)));
+    }
 }
 
 static void forget_pointers(qkv_desc *d)
@@ -131,7 +168,6 @@ static void forget_pointers(qkv_desc *d)
 
 static void build(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
 {
-    const int32_t compute = qkv_compute_type(d);
     const int32_t group = d->n_q_heads / d->n_kv_heads;
 
     memset(plan, 0, sizeof *plan);
@@ -140,19 +176,18 @@ static void build(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
     plan->desc = *d;
     forget_pointers(&plan->desc);
     plan->rows = qkv_rows_of(d);
-    plan->kernel = qkv_find_kernel(compute, d->k.type, d->v.type, qkv_cpu_flags() & d->cpu_mask);
+    plan->attend = qkv_find_kernel(QKV_OP_ATTEND, d);
+    plan->decode = qkv_find_kernel(QKV_OP_DECODE, d);
     set_shape(&plan->shape, d);
     plan->rules.causal = d->causal;
     plan->rules.window_left = d->window_left;
     plan->rules.window_right = d->window_right;
     /* Heads with patterns of their own share no visits: give each its own tiles. */
+    plan->group = group;
     plan->head_group = d->block_bits && d->block_stride[1] != 0 ? 1 : group;
     plan->n_groups = d->n_q_heads / plan->head_group;
     cut_sequences(plan, d, seqs);
-    plan->lanes_bytes = qkv_align64((size_t)plan->kernel->lanes * sizeof(qkv_lane));
-    plan->scratch_bytes =
-        qkv_align64(plan->kernel->scratch_bytes(d->head_dim, d->head_dim_v)) +
-        qkv_align64(plan->kernel->state_bytes(plan->kernel->lanes, d->head_dim_v));
+    size_worker(plan);
 }
 
 static void copy_blocks(qkv_plan *plan, const qkv_desc *d)
@@ -192,11 +227,18 @@ qkv_status qkv_plan_init(void *mem, size_t bytes, const qkv_desc *desc, const qk
 size_t qkv_workspace_size(const qkv_plan *plan, int32_t n_workers)
 {
     const size_t workers = n_workers < 1 ? 1 : (size_t)n_workers;
-    return workers * (plan->lanes_bytes + plan->scratch_bytes) +
+    return workers * (plan->lanes_bytes + plan->scratch_bytes + plan->own_state_bytes) +
            (size_t)plan->n_slots * plan->state_bytes;
 }
 
-const char *qkv_plan_kernel(const qkv_plan *plan) { return plan->kernel->name; }
+const char *qkv_plan_kernel(const qkv_plan *plan)
+{
+    const qkv_kernel *kernel = plan->decode;
+    for (int64_t b = 0; b < plan->desc.n_seqs; b++)
+        if (plan->seqs[b].kernel != plan->decode)
+            kernel = plan->attend;
+    return kernel->name;
+}
 
 /* Keys of [lo, hi] in blocks whose bit is set. */
 static int64_t keys_in_blocks(const qkv_plan *plan, int64_t row_bit, qkv_range range)

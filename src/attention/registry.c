@@ -2,24 +2,28 @@
 #include "attention/internal.h"
 
 static const struct {
+    qkv_op op;
     int32_t compute, k_type, v_type;
     const char *tier;
     uint32_t cpu;
     const qkv_kernel *kernel;
 } table[] = {
-#define QKV_KERNEL(compute, k, v, tier, cpu, name)                                                 \
-    {QKV_##compute, QKV_##k, QKV_##v, #tier, cpu, &qkv_##name},
+#define QKV_KERNEL(op, compute, k, v, tier, cpu, name)                                             \
+    {QKV_OP_##op, QKV_##compute, QKV_##k, QKV_##v, #tier, cpu, &qkv_##name},
 #include "kernels/kernels.inc"
 #undef QKV_KERNEL
 };
 
 enum { N_KERNELS = sizeof table / sizeof *table };
 
-const qkv_kernel *qkv_find_kernel(int32_t compute, int32_t k_type, int32_t v_type, uint32_t cpu)
+const qkv_kernel *qkv_find_kernel(qkv_op op, const qkv_desc *d)
 {
+    const uint32_t cpu = qkv_cpu_flags() & d->cpu_mask;
+    const int32_t compute = qkv_compute_type(d);
+
     for (int i = 0; i < N_KERNELS; i++)
-        if (table[i].compute == compute && table[i].k_type == k_type &&
-            table[i].v_type == v_type && (table[i].cpu & ~cpu) == 0)
+        if (table[i].op == op && table[i].compute == compute && table[i].k_type == d->k.type &&
+            table[i].v_type == d->v.type && (table[i].cpu & ~cpu) == 0)
             return table[i].kernel;
     return NULL;
 }
@@ -31,6 +35,7 @@ qkv_status qkv_kernel_info_get(int32_t index, qkv_kernel_info *info)
     if (index < 0 || index >= N_KERNELS || !info)
         return QKV_ERR_ARGUMENT;
     info->name = table[index].kernel->name;
+    info->op = table[index].op == QKV_OP_DECODE ? "decode" : "attend";
     info->tier = table[index].tier;
     info->compute_type = table[index].compute;
     info->k_type = table[index].k_type;

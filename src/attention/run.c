@@ -63,24 +63,24 @@ static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t
 static void place_tile(tile_place *place, int32_t worker)
 {
     const qkv_plan *plan = place->plan;
-    const int64_t group = plan->head_group, lanes = plan->kernel->lanes;
+    const int64_t group = plan->head_group, lanes = place->seq->kernel->lanes;
     const int64_t row0 = place->block * lanes;
     const int64_t rows = place->seq->span.q_len * group - row0;
     char *memory = (char *)place->args->workspace + (size_t)plan->n_slots * plan->state_bytes +
-                   (size_t)worker * (plan->lanes_bytes + plan->scratch_bytes);
+                   (size_t)worker *
+                       (plan->lanes_bytes + plan->scratch_bytes + plan->own_state_bytes);
 
     place->lanes = (qkv_lane *)(void *)memory;
     place->tile.shape = &plan->shape;
     place->tile.lanes = place->lanes;
     place->tile.n_lanes = (int32_t)(rows < lanes ? rows : lanes);
     place->tile.scratch = memory + plan->lanes_bytes;
-    place->tile.state =
-        memory + plan->lanes_bytes + plan->scratch_bytes -
-        qkv_align64(plan->kernel->state_bytes(plan->kernel->lanes, plan->shape.head_dim_v));
+    place->tile.state = memory + plan->lanes_bytes + plan->scratch_bytes;
     for (int64_t i = 0; i < place->tile.n_lanes; i++)
         set_lane(place, &place->lanes[i], place->group * group + (row0 + i) % group,
                  (row0 + i) / group);
-    /* Lanes are in order of tokens, and heads in one tile share their pattern. */
+    /* A block of keys may be visited for some of its keys or for some of its lanes only. */
+    place->tile.mixed_blocks = plan->shape.block_k > 0 && plan->shape.block_k % QKV_BLOCK_KEYS != 0;
     for (int64_t i = 1; plan->shape.block_k && i < place->tile.n_lanes; i++)
         place->tile.mixed_blocks |= place->lanes[i].block_row != place->lanes[0].block_row;
 }
@@ -122,24 +122,39 @@ static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
     const void *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
 
     if (j0 < j1)
-        place->plan->kernel->keys(&place->tile, k, v, j0, j1);
+        place->seq->kernel->keys(&place->tile, k, v, j0, j1);
 }
 
-/* Keys j0 .. j1-1, leaving out blocks that every lane hides. */
-static void visit_blocks(const tile_place *place, int64_t j0, int64_t j1)
+/* The keys from j towards `end` up to the first that some lane's pattern shows; end if none. */
+static int64_t skip_hidden(const tile_place *place, int64_t j, int64_t end)
 {
     const int64_t size = place->plan->shape.block_k;
-    int64_t from = j0;
+    while (j < end && !tile_sees_block(place, j / size))
+        j = (j / size + 1) * size;
+    return j < end ? j : end;
+}
 
-    for (int64_t j = j0; j < j1;) {
-        const int64_t next = (j / size + 1) * size < j1 ? (j / size + 1) * size : j1;
-        if (!tile_sees_block(place, j / size)) {
-            visit_keys(place, from, j);
-            from = next;
-        }
-        j = next;
+/* The same from behind: one past the last key of j .. end-1 that the pattern shows. */
+static int64_t drop_hidden(const tile_place *place, int64_t j, int64_t end)
+{
+    const int64_t size = place->plan->shape.block_k;
+    while (end > j && !tile_sees_block(place, (end - 1) / size))
+        end = (end - 1) / size * size;
+    return end > j ? end : j;
+}
+
+/* Keys j0 .. j1-1 without what every lane's pattern hides.  A block of the kernel is trimmed at its
+ * ends but not split: its sum must stay one sum, whoever else is in the tile. */
+static void visit_blocks(const tile_place *place, int64_t j0, int64_t j1)
+{
+    int64_t from = skip_hidden(place, j0, j1);
+
+    while (from < j1) {
+        int64_t end = (from / QKV_BLOCK_KEYS + 1) * QKV_BLOCK_KEYS;
+        end = end < j1 ? end : j1;
+        visit_keys(place, from, drop_hidden(place, from, end));
+        from = skip_hidden(place, end, j1);
     }
-    visit_keys(place, from, j1);
 }
 
 static int raw_scores(const qkv_plan *plan)
@@ -211,7 +226,7 @@ static void write_padding(const tile_place *place)
 static void finish_tile(const tile_place *place)
 {
     if (place->tile.n_lanes > 0)
-        place->plan->kernel->finish(&place->tile);
+        place->seq->kernel->finish(&place->tile);
     if (place->block == place->seq->blocks - 1)
         write_padding(place);
 }
@@ -241,7 +256,7 @@ static void attend_task(tile_place *place, int64_t part, int32_t worker)
             place->tile.state = slot(place, part);
         for (int32_t i = 0; place->plan->shape.stage >= 0 && i < place->tile.n_lanes; i++)
             fill_weights(place->plan, place->lanes[i].weights, -INFINITY);
-        place->plan->kernel->begin(&place->tile);
+        place->seq->kernel->begin(&place->tile);
         visit_part(place, part);
     }
     if (seq->parts == 1)
@@ -253,7 +268,7 @@ static void merge_task(tile_place *place, int32_t worker)
     place_tile(place, worker);
     place->tile.state = slot(place, 0);
     for (int64_t part = 1; part < place->seq->parts; part++)
-        place->plan->kernel->merge(&place->tile, slot(place, part));
+        place->seq->kernel->merge(&place->tile, slot(place, part));
     finish_tile(place);
 }
 

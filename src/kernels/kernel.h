@@ -22,6 +22,14 @@
 
 #include "qkv/attention.h"
 
+/* Kernels work on blocks of keys that begin at multiples of this.  Sums over keys run inside a block
+ * first and across blocks then; because blocks lie at fixed places and hidden keys add exactly
+ * nothing, a query's bits do not depend on which other queries share its tile. */
+enum { QKV_BLOCK_KEYS = 128 };
+
+/* What a kernel is made for.  Both compute the same; see kernels.inc. */
+typedef enum qkv_op { QKV_OP_ATTEND, QKV_OP_DECODE } qkv_op;
+
 /* One query of a tile.  Row pointers are to the query's own row; NULL where there is none. */
 typedef struct qkv_lane {
     const void *q;    /* D elements */
@@ -55,7 +63,7 @@ typedef struct qkv_tile {
     const qkv_shape *shape;
     const qkv_lane *lanes;
     int32_t n_lanes; /* 1 .. kernel->lanes */
-    int32_t mixed_blocks; /* lanes lie in different rows of the block mask */
+    int32_t mixed_blocks; /* a block of keys may be hidden in part: look at the block mask key by key */
     void *scratch;   /* kernel->scratch_bytes, 64-byte aligned */
     void *state;     /* kernel->state_bytes, 64-byte aligned */
 } qkv_tile;
@@ -75,7 +83,7 @@ typedef struct qkv_kernel {
 
 /* Declarations.  A kernel that is not listed cannot be reached, and one listed but not written
  * does not link. */
-#define QKV_KERNEL(compute, k, v, tier, cpu, name) extern const qkv_kernel qkv_##name;
+#define QKV_KERNEL(op, compute, k, v, tier, cpu, name) extern const qkv_kernel qkv_##name;
 #include "kernels/kernels.inc"
 #undef QKV_KERNEL
 

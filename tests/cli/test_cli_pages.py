@@ -68,8 +68,8 @@ def test_info(qkv):
     for kernel in info["kernels"]:
         assert kernel["available"] == tiers[kernel["tier"]]["available"]
         assert kernel["name"].endswith("__" + kernel["tier"])
-        assert kernel["name"].split("__")[0] == "attend_{compute}_{k}_{v}".format(**kernel)
-    for types in {(k["k"], k["v"], k["compute"]) for k in info["kernels"]}:
+        assert kernel["name"].split("__")[0] == "{for}_{compute}_{k}_{v}".format(**kernel)
+    for types in {(k["for"], k["k"], k["v"], k["compute"]) for k in info["kernels"]}:
         assert re.search(r"^ *{} +{} +{} ".format(*types), text, re.M)
 
 

@@ -20,6 +20,11 @@ typedef __m256 vm; /* all bits of a lane, or none */
 static inline vf v_zero(void) { return _mm256_setzero_ps(); }
 static inline vf v_set1(real x) { return _mm256_set1_ps(x); }
 static inline vf v_load(const real *p) { return _mm256_loadu_ps(p); }
+static inline vf v_load_n(const real *p, int n)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+}
 static inline void v_store(real *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
@@ -63,6 +68,29 @@ static inline vf v_widen_bf16(const uint16_t *p)
 static inline vf v_widen_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    const vf x = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+/* AVX2 masks no 16-bit loads. */
+static inline __m128i load_u16_n_(const uint16_t *p, int n)
+{
+    uint16_t x[8] = {0};
+    for (int i = 0; i < n; i++)
+        x[i] = p[i];
+    return _mm_loadu_si128((const __m128i *)(const void *)x);
+}
+static inline vf v_widen_bf16_n(const uint16_t *p, int n)
+{
+    const __m256i x = _mm256_cvtepu16_epi32(load_u16_n_(p, n));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+static inline vf v_widen_f16_n(const uint16_t *p, int n)
+{
+    return _mm256_cvtph_ps(load_u16_n_(p, n));
 }
 
 #endif

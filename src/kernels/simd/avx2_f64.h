@@ -20,6 +20,11 @@ typedef __m256d vm; /* all bits of a lane, or none */
 static inline vf v_zero(void) { return _mm256_setzero_pd(); }
 static inline vf v_set1(real x) { return _mm256_set1_pd(x); }
 static inline vf v_load(const real *p) { return _mm256_loadu_pd(p); }
+static inline vf v_load_n(const real *p, int n)
+{
+    const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), lane));
+}
 static inline void v_store(real *p, vf a) { _mm256_storeu_pd(p, a); }
 static inline vf v_add(vf a, vf b) { return _mm256_add_pd(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm256_sub_pd(a, b); }
@@ -55,5 +60,12 @@ static inline vm v_and(vm a, vm b) { return _mm256_and_pd(a, b); }
 static inline vm v_or(vm a, vm b) { return _mm256_or_pd(a, b); }
 static inline int v_any(vm a) { return _mm256_movemask_pd(a) != 0; }
 static inline vf v_select(vm m, vf a, vf b) { return _mm256_blendv_pd(b, a, m); }
+
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    const vf x = _mm256_hadd_pd(a[0], a[1]), y = _mm256_hadd_pd(a[2], a[3]);
+    _mm256_storeu_pd(out, _mm256_add_pd(_mm256_permute2f128_pd(x, y, 0x20),
+                                        _mm256_permute2f128_pd(x, y, 0x31)));
+}
 
 #endif

@@ -20,6 +20,8 @@ typedef __mmask16 vm;
 static inline vf v_zero(void) { return _mm512_setzero_ps(); }
 static inline vf v_set1(real x) { return _mm512_set1_ps(x); }
 static inline vf v_load(const real *p) { return _mm512_loadu_ps(p); }
+static inline vm first_(int n) { return (vm)((1u << n) - 1); }
+static inline vf v_load_n(const real *p, int n) { return _mm512_maskz_loadu_ps(first_(n), p); }
 static inline void v_store(real *p, vf a) { _mm512_storeu_ps(p, a); }
 static inline vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
@@ -52,6 +54,27 @@ static inline vf v_widen_bf16(const uint16_t *p)
 static inline vf v_widen_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+/* A transpose of four vectors with the additions between its steps. */
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    const vf x = v_add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const vf y = v_add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    const __m512d xd = _mm512_castps_pd(x), yd = _mm512_castps_pd(y);
+    const vf z = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(xd, yd)),
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(xd, yd)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(z), _mm512_extractf32x8_ps(z, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+static inline vf v_widen_bf16_n(const uint16_t *p, int n)
+{
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_(n), p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+static inline vf v_widen_f16_n(const uint16_t *p, int n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_(n), p));
 }
 
 #endif

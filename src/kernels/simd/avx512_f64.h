@@ -20,6 +20,8 @@ typedef __mmask8 vm;
 static inline vf v_zero(void) { return _mm512_setzero_pd(); }
 static inline vf v_set1(real x) { return _mm512_set1_pd(x); }
 static inline vf v_load(const real *p) { return _mm512_loadu_pd(p); }
+static inline vm first_(int n) { return (vm)((1u << n) - 1); }
+static inline vf v_load_n(const real *p, int n) { return _mm512_maskz_loadu_pd(first_(n), p); }
 static inline void v_store(real *p, vf a) { _mm512_storeu_pd(p, a); }
 static inline vf v_add(vf a, vf b) { return _mm512_add_pd(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm512_sub_pd(a, b); }
@@ -43,5 +45,17 @@ static inline vm v_and(vm a, vm b) { return (vm)(a & b); }
 static inline vm v_or(vm a, vm b) { return (vm)(a | b); }
 static inline int v_any(vm a) { return a != 0; }
 static inline vf v_select(vm m, vf a, vf b) { return _mm512_mask_blend_pd(m, b, a); }
+
+static inline __m256d fold_(vf a)
+{
+    return _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+}
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    const __m256d x = _mm256_hadd_pd(fold_(a[0]), fold_(a[1]));
+    const __m256d y = _mm256_hadd_pd(fold_(a[2]), fold_(a[3]));
+    _mm256_storeu_pd(out, _mm256_add_pd(_mm256_permute2f128_pd(x, y, 0x20),
+                                        _mm256_permute2f128_pd(x, y, 0x31)));
+}
 
 #endif

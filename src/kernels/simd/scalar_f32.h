@@ -23,6 +23,7 @@ typedef int vm;
 static inline vf v_zero(void) { return 0; }
 static inline vf v_set1(real x) { return x; }
 static inline vf v_load(const real *p) { return *p; }
+static inline vf v_load_n(const real *p, int n) { return n > 0 ? *p : 0; }
 static inline void v_store(real *p, vf a) { *p = a; }
 static inline vf v_add(vf a, vf b) { return a + b; }
 static inline vf v_sub(vf a, vf b) { return a - b; }
@@ -65,5 +66,13 @@ static inline int v_any(vm a) { return a; }
 static inline vf v_select(vm m, vf a, vf b) { return m ? a : b; }
 static inline vf v_widen_bf16(const uint16_t *p) { return qkv_f32_of_bf16(*p); }
 static inline vf v_widen_f16(const uint16_t *p) { return qkv_f32_of_f16(*p); }
+
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    for (int i = 0; i < 4; i++)
+        out[i] = a[i];
+}
+static inline vf v_widen_bf16_n(const uint16_t *p, int n) { return n > 0 ? v_widen_bf16(p) : 0; }
+static inline vf v_widen_f16_n(const uint16_t *p, int n) { return n > 0 ? v_widen_f16(p) : 0; }
 
 #endif

@@ -23,6 +23,7 @@ typedef int vm;
 static inline vf v_zero(void) { return 0; }
 static inline vf v_set1(real x) { return x; }
 static inline vf v_load(const real *p) { return *p; }
+static inline vf v_load_n(const real *p, int n) { return n > 0 ? *p : 0; }
 static inline void v_store(real *p, vf a) { *p = a; }
 static inline vf v_add(vf a, vf b) { return a + b; }
 static inline vf v_sub(vf a, vf b) { return a - b; }
@@ -63,5 +64,11 @@ static inline vm v_and(vm a, vm b) { return a & b; }
 static inline vm v_or(vm a, vm b) { return a | b; }
 static inline int v_any(vm a) { return a; }
 static inline vf v_select(vm m, vf a, vf b) { return m ? a : b; }
+
+static inline void v_sum4(const vf a[4], real out[4])
+{
+    for (int i = 0; i < 4; i++)
+        out[i] = a[i];
+}
 
 #endif

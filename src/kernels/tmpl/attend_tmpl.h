@@ -194,6 +194,8 @@ static void attend_keys(const qkv_tile *tile, const void *k, int k_type, const v
                         int64_t j0, int64_t j1)
 {
     const tile_map t = map_tile(tile);
-    for (int64_t j = j0; j < j1; j += BLOCK)
-        attend_block(tile, &t, k, k_type, v, v_type, j, (int)(j1 - j < BLOCK ? j1 - j : BLOCK));
+    for (int64_t j = j0, end; j < j1; j = end) {
+        end = block_end(j, j1);
+        attend_block(tile, &t, k, k_type, v, v_type, j, (int)(end - j));
+    }
 }

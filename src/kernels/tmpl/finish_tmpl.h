@@ -40,14 +40,13 @@ typedef struct row_result {
 } row_result;
 
 /* The sink is one more logit without a value: it enters the maximum and the sum, once, here. */
-static row_result finish_row(const qkv_tile *tile, const tile_map *t, int i)
+static row_result finish_row(const qkv_shape *shape, const qkv_lane *lane, real row_m, real row_l)
 {
-    const qkv_lane *lane = &tile->lanes[i];
-    const double sink = tile->shape->has_sinks ? lane->sink : -INFINITY;
-    const double m = (double)t->m[i], l = (double)t->l[i];
+    const double sink = shape->has_sinks ? lane->sink : -INFINITY;
+    const double m = (double)row_m, l = (double)row_l;
     row_result out = {sink, 0, 0};
 
-    if (m == -INFINITY && l == 0 && !sees_any_key(tile->shape, lane)) {
+    if (m == -INFINITY && l == 0 && !sees_any_key(shape, lane)) {
         out.empty = 1;
         return out;
     }
@@ -59,10 +58,9 @@ static row_result finish_row(const qkv_tile *tile, const tile_map *t, int i)
     return out;
 }
 
-static void write_lse(const qkv_lane *lane, double lse)
+static real scaled(real o, const row_result *result)
 {
-    if (lane->lse)
-        *(real *)lane->lse = (real)lse;
+    return result->empty ? 0 : (real)((double)o * result->factor);
 }
 
 /* Rows of weights hold biased scores until now: exp(s - lse), and 0 where hidden.  Asks for
@@ -78,21 +76,25 @@ static void write_weights(const qkv_shape *shape, const qkv_lane *lane, const ro
     }
 }
 
+/* All that is asked for of one query; o holds Dv numbers, scaled. */
+static void write_row(const qkv_shape *shape, const qkv_lane *lane, const real *o,
+                      const row_result *result)
+{
+    narrow_row(lane->o, shape->o_type, o, shape->head_dim_v);
+    if (lane->lse)
+        *(real *)lane->lse = (real)result->lse;
+    if (shape->stage == QKV_STAGE_WEIGHTS)
+        write_weights(shape, lane, result);
+}
+
 static void finish(const qkv_tile *tile)
 {
-    const qkv_shape *shape = tile->shape;
     const tile_map t = map_tile(tile);
 
     for (int i = 0; i < tile->n_lanes; i++) {
-        const qkv_lane *lane = &tile->lanes[i];
-        const row_result result = finish_row(tile, &t, i);
+        const row_result result = finish_row(tile->shape, &tile->lanes[i], t.m[i], t.l[i]);
         for (int c = 0; c < t.dv; c++)
-            t.row[c] = result.empty
-                           ? 0
-                           : (real)((double)t.ot[(int64_t)c * t.width + i] * result.factor);
-        narrow_row(lane->o, shape->o_type, t.row, t.dv);
-        write_lse(lane, result.lse);
-        if (shape->stage == QKV_STAGE_WEIGHTS)
-            write_weights(shape, lane, &result);
+            t.row[c] = scaled(t.ot[(int64_t)c * t.width + i], &result);
+        write_row(tile->shape, &tile->lanes[i], t.row, &result);
     }
 }

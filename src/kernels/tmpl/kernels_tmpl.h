@@ -28,18 +28,29 @@
 
 #include "kernels/tmpl/finish_tmpl.h"
 
+#include "kernels/tmpl/decode_tmpl.h"
+
 #define JOIN_(a, b) a##__##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 
-/* MAKE_KERNEL(attend_f32_bf16_f16, QKV_BF16, QKV_F16) defines qkv_attend_f32_bf16_f16__TIER. */
-#define MAKE_KERNEL(name, k_type, v_type)                                                          \
-    static void name##_keys(const qkv_tile *tile, const void *k, const void *v, int64_t j0,        \
-                            int64_t j1)                                                            \
+/* MAKE_KERNELS(f32_bf16_f16, QKV_BF16, QKV_F16) defines qkv_attend_f32_bf16_f16__TIER and
+ * qkv_decode_f32_bf16_f16__TIER. */
+#define MAKE_KERNELS(types, k_type, v_type)                                                        \
+    static void attend_keys_##types(const qkv_tile *tile, const void *k, const void *v,            \
+                                    int64_t j0, int64_t j1)                                        \
     {                                                                                              \
         attend_keys(tile, k, k_type, v, v_type, j0, j1);                                           \
     }                                                                                              \
-    const qkv_kernel JOIN(qkv_##name, TIER) = {TEXT(JOIN(name, TIER)), MAX_WIDTH, scratch_bytes,   \
-                                               state_bytes, begin, name##_keys, merge_states,      \
-                                               finish};
+    static void decode_keys_##types(const qkv_tile *tile, const void *k, const void *v,            \
+                                    int64_t j0, int64_t j1)                                        \
+    {                                                                                              \
+        decode_keys(tile, k, k_type, v, v_type, j0, j1);                                           \
+    }                                                                                              \
+    const qkv_kernel JOIN(qkv_attend_##types, TIER) = {                                            \
+        TEXT(JOIN(attend_##types, TIER)), MAX_WIDTH, scratch_bytes, state_bytes, begin,            \
+        attend_keys_##types, merge_states, finish};                                                \
+    const qkv_kernel JOIN(qkv_decode_##types, TIER) = {                                            \
+        TEXT(JOIN(decode_##types, TIER)), DECODE_LANES, decode_scratch_bytes, decode_state_bytes,  \
+        decode_begin, decode_keys_##types, decode_merge, decode_finish};

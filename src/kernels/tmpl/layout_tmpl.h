@@ -16,7 +16,7 @@
  * Parameters: none.  Needs one simd/ header.
  */
 enum {
-    BLOCK = 128,          /* keys: s and add stay in L1/L2 at 128 x 48 x 4 bytes each */
+    BLOCK = QKV_BLOCK_KEYS, /* s and add stay in L1/L2 at 128 x 48 x 4 bytes each */
     MAX_WIDTH = LANES * VL
 };
 
@@ -26,6 +26,13 @@ typedef struct tile_map {
     real *first, *last, *position, *slope, *rescale;
     real *m, *l, *ot;
 } tile_map;
+
+/* Where the block of key j ends, within j1. */
+static inline int64_t block_end(int64_t j, int64_t j1)
+{
+    const int64_t end = (j / BLOCK + 1) * BLOCK;
+    return end < j1 ? end : j1;
+}
 
 static inline size_t aligned_reals(size_t n) { return (n * sizeof(real) + 63) / 64 * 64; }
 

@@ -61,15 +61,23 @@ static real added_to(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
     return (real)qkv_load_f64(lane->bias, shape->bias_type, j * shape->bias_stride);
 }
 
-/* Is there nothing to gather for this lane: no bias, one row of the block mask for all, and a mask
- * without a zero among the keys in range?  memchr reads a mask faster than anything written here. */
-static int adds_nothing(const qkv_tile *tile, const qkv_lane *lane, const block_view *b,
-                        const tile_map *t, int i)
+/* Is there nothing to gather for this lane: no bias, no hidden block, and a mask without a zero
+ * among keys j .. j+n-1?  memchr reads a mask faster than anything written here. */
+static int adds_nothing(const qkv_tile *tile, const qkv_lane *lane, int64_t j, int n)
 {
-    const int first = (int)t->first[i], last = (int)t->last[i];
-    if (tile->shape->has_bias || tile->mixed_blocks || tile->shape->mask_stride != 1)
+    const qkv_shape *shape = tile->shape;
+
+    if (n <= 0)
+        return 1;
+    if (shape->has_bias || (shape->has_mask && shape->mask_stride != 1))
         return 0;
-    return first > last || !memchr(lane->mask + b->j0 + first, 0, (size_t)(last - first + 1));
+    if (shape->has_mask && memchr(lane->mask + j, 0, (size_t)n))
+        return 0;
+    for (int64_t at = j; tile->mixed_blocks && at < j + n;
+         at = (at / shape->block_k + 1) * shape->block_k)
+        if (!block_bit(shape, lane, at))
+            return 0;
+    return 1;
 }
 
 static int same_column(const qkv_lane *x, const qkv_lane *y, const tile_map *t, int i)
@@ -139,7 +147,8 @@ static block_view view_block(const qkv_tile *tile, const tile_map *t, int64_t j0
     if (!b.any || !(shape->has_mask || shape->has_bias || tile->mixed_blocks))
         return b;
     for (int i = 0; plain && i < tile->n_lanes; i++)
-        plain = adds_nothing(tile, &tile->lanes[i], &b, t, i);
+        plain = adds_nothing(tile, &tile->lanes[i], j0 + (int)t->first[i],
+                             (int)t->last[i] - (int)t->first[i] + 1);
     if (plain)
         return b;
     b.added = 1;

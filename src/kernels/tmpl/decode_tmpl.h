@@ -1,0 +1,343 @@
+/*
+ * tmpl/decode_tmpl.h - streaming attention of a few queries, rows instead of lanes.
+ *
+ * The same steps as attend_tmpl.h (scores, adjust, soften, values) for at most DECODE_LANES queries:
+ * one row of scores a query, channels in the lanes of the products (row_products_tmpl.h).  The
+ * rules for hidden keys are the same, and simpler here: a row skips a key by not adding it.
+ *
+ *     scratch   q [rows][D padded]   s, add [rows][BLOCK]   hides [rows][BLOCK]   row [max(D, Dv)]
+ *     state     m, l [DECODE_LANES]   o [rows][Dv padded]
+ *
+ * Parameters: none.  Needs one simd/ header, math, convert, layout, mask and finish templates.
+ */
+enum {
+    DECODE_LANES = 8, /* above that, lanes full of queries are the better use of a vector */
+    ROW_TILE = 4,
+    KEY_TILE = 8,
+    VEC_TILE = 8,
+    AHEAD = 16 /* keys */
+};
+
+/* What differs with the element type of K and V. */
+typedef struct row_products {
+    void (*dots)(const void *k, int64_t stride, int n, const real *q, int padded, int d, real *s,
+                 int rows);
+    void (*sums)(const void *v, int64_t stride, int n, const real *p, const real *a, int dv,
+                 real *o, int padded, int rows);
+    int (*finite)(const void *v, int64_t stride, int n, int dv);
+    void (*selected)(const void *v, int64_t stride, int n, const real *p, const uint8_t *hides,
+                     real a, int dv, real *o);
+} row_products;
+
+#ifdef QKV_WIDEN_F32
+#define ELEMENT float
+#define NAME(x) x##_f32
+#define LOAD(p) v_load(p)
+#define LOAD_N(p, n) v_load_n(p, n)
+#include "kernels/tmpl/row_products_tmpl.h"
+
+#define ELEMENT uint16_t
+#define NAME(x) x##_bf16
+#define LOAD(p) v_widen_bf16(p)
+#define LOAD_N(p, n) v_widen_bf16_n(p, n)
+#include "kernels/tmpl/row_products_tmpl.h"
+
+#define ELEMENT uint16_t
+#define NAME(x) x##_f16
+#define LOAD(p) v_widen_f16(p)
+#define LOAD_N(p, n) v_widen_f16_n(p, n)
+#include "kernels/tmpl/row_products_tmpl.h"
+
+static const row_products *products_of(int type)
+{
+    return type == QKV_F32 ? &products_f32 : type == QKV_BF16 ? &products_bf16 : &products_f16;
+}
+#else
+#define ELEMENT real
+#define NAME(x) x##_f64
+#define LOAD(p) v_load(p)
+#define LOAD_N(p, n) v_load_n(p, n)
+#include "kernels/tmpl/row_products_tmpl.h"
+
+static const row_products *products_of(int type)
+{
+    (void)type;
+    return &products_f64;
+}
+#endif
+
+typedef struct row_map {
+    int d, dv, d_padded, dv_padded, rows;
+    real *q, *s, *add, *row, *rescale;
+    uint8_t *hides;
+    real *m, *l, *o;
+} row_map;
+
+static int padded_to_vectors(int n) { return (n + VL - 1) / VL * VL; }
+
+static size_t decode_scratch_bytes(int32_t d, int32_t dv)
+{
+    const size_t widest = (size_t)(d > dv ? d : dv);
+    return aligned_reals(DECODE_LANES * (size_t)padded_to_vectors(d)) +
+           2 * aligned_reals(DECODE_LANES * BLOCK) + aligned_reals(widest) +
+           aligned_reals(DECODE_LANES) + DECODE_LANES * BLOCK;
+}
+
+static size_t decode_state_bytes(int32_t n_lanes, int32_t dv)
+{
+    return 2 * aligned_reals(DECODE_LANES) +
+           aligned_reals((size_t)n_lanes * (size_t)padded_to_vectors(dv));
+}
+
+static void map_row_state(row_map *t, void *state)
+{
+    char *at = state;
+    t->m = take(&at, DECODE_LANES);
+    t->l = take(&at, DECODE_LANES);
+    t->o = take(&at, (size_t)t->rows * (size_t)t->dv_padded);
+}
+
+static row_map map_rows(const qkv_tile *tile)
+{
+    row_map t;
+    char *at = tile->scratch;
+
+    t.d = tile->shape->head_dim;
+    t.dv = tile->shape->head_dim_v;
+    t.d_padded = padded_to_vectors(t.d);
+    t.dv_padded = padded_to_vectors(t.dv);
+    t.rows = tile->n_lanes;
+    t.q = take(&at, DECODE_LANES * (size_t)t.d_padded);
+    t.s = take(&at, DECODE_LANES * BLOCK);
+    t.add = take(&at, DECODE_LANES * BLOCK);
+    t.row = take(&at, (size_t)(t.d > t.dv ? t.d : t.dv));
+    t.rescale = take(&at, DECODE_LANES);
+    t.hides = (uint8_t *)at;
+    map_row_state(&t, tile->state);
+    return t;
+}
+
+static void decode_begin(const qkv_tile *tile)
+{
+    const row_map t = map_rows(tile);
+    const real scale = (real)tile->shape->scale;
+
+    for (int i = 0; i < t.rows; i++) {
+        real *q = t.q + i * t.d_padded;
+        widen_row(q, tile->lanes[i].q, tile->shape->q_type, t.d);
+        for (int c = 0; c < t.d_padded; c++)
+            q[c] = c < t.d ? q[c] * scale : 0;
+        t.m[i] = -(real)INFINITY;
+        t.l[i] = 0;
+    }
+    memset(t.o, 0, (size_t)(t.rows * t.dv_padded) * sizeof(real));
+}
+
+/* ---- masks ------------------------------------------------------------------------------------ */
+
+/* One row's view of block j0 .. j0+n-1: fills hides and, if it has something to add, add. */
+static void view_row(const qkv_tile *tile, const row_map *t, int i, block_view *b)
+{
+    const qkv_lane *lane = &tile->lanes[i];
+    const int first = (int)clamp(lane->lo - b->j0, 0, b->n);
+    const int last = (int)clamp(lane->hi - b->j0, -1, b->n - 1);
+    real *add = t->add + i * BLOCK;
+    uint8_t *hides = t->hides + i * BLOCK;
+    int hidden = 0;
+
+    memset(hides, 1, (size_t)b->n);
+    if (first <= last) {
+        memset(hides + first, 0, (size_t)(last - first + 1));
+        if (b->added)
+            memset(add + first, 0, (size_t)(last - first + 1) * sizeof *add);
+    }
+    if (b->added && !adds_nothing(tile, lane, b->j0 + first, last - first + 1)) {
+        gather_added(tile, lane, b->j0 + first, last - first + 1, add + first);
+        for (int r = first; r <= last; r++)
+            hides[r] = add[r] == -(real)INFINITY;
+    }
+    for (int r = 0; r < b->n; r++)
+        hidden += hides[r];
+    b->hidden |= hidden > 0;
+    b->any |= hidden < b->n;
+}
+
+static block_view view_rows(const qkv_tile *tile, const row_map *t, int64_t j0, int n)
+{
+    block_view b = {.j0 = j0, .n = n};
+
+    b.added = tile->shape->has_mask || tile->shape->has_bias || tile->mixed_blocks;
+    for (int i = 0; i < t->rows; i++)
+        view_row(tile, t, i, &b);
+    return b;
+}
+
+/* ---- scores ----------------------------------------------------------------------------------- */
+
+static void look_at_rows(const qkv_tile *tile, const row_map *t, const block_view *b)
+{
+    for (int i = 0; i < t->rows; i++) {
+        real *row = tile->lanes[i].weights;
+        for (int r = 0; row && r < b->n; r++)
+            row[(b->j0 + r) * tile->shape->weights_stride] = t->s[i * BLOCK + r];
+    }
+}
+
+static void cap_row(const qkv_shape *shape, real *s, int n)
+{
+    const vf c = v_set1((real)shape->softcap);
+    for (int r = 0; r < n; r += VL)
+        v_store(s + r, v_mul(c, v_tanh(v_div(v_load(s + r), c))));
+}
+
+static void bias_row(const qkv_tile *tile, const row_map *t, const block_view *b, int i)
+{
+    const qkv_lane *lane = &tile->lanes[i];
+    const real *add = t->add + i * BLOCK;
+    const uint8_t *hides = t->hides + i * BLOCK;
+    real *s = t->s + i * BLOCK;
+
+    for (int r = 0; r < b->n; r++) {
+        real more = b->added && !hides[r] ? add[r] : 0;
+        if (tile->shape->has_slopes) {
+            const real distance = (real)(lane->position - b->j0 - r);
+            more -= (real)lane->slope * (distance < 0 ? -distance : distance);
+        }
+        s[r] = hides[r] ? -(real)INFINITY : s[r] + more;
+    }
+}
+
+static void adjust_rows(const qkv_tile *tile, const row_map *t, const block_view *b)
+{
+    const qkv_shape *shape = tile->shape;
+
+    if (shape->stage == QKV_STAGE_SCORES)
+        look_at_rows(tile, t, b);
+    for (int i = 0; shape->softcap > 0 && i < t->rows; i++)
+        cap_row(shape, t->s + i * BLOCK, b->n);
+    if (shape->stage == QKV_STAGE_CAPPED)
+        look_at_rows(tile, t, b);
+    for (int i = 0; i < t->rows; i++)
+        if (shape->has_slopes || b->added || b->hidden)
+            bias_row(tile, t, b, i);
+    if (shape->stage == QKV_STAGE_BIASED || shape->stage == QKV_STAGE_WEIGHTS)
+        look_at_rows(tile, t, b);
+}
+
+/* As soften in attend_tmpl.h, along a row. */
+static void soften_row(const row_map *t, int i, int n)
+{
+    real *s = t->s + i * BLOCK;
+    const int whole = padded_to_vectors(n);
+    real lanes[VL];
+
+    for (int r = n; r < whole; r++)
+        s[r] = -(real)INFINITY;
+    vf top = v_set1(t->m[i]);
+    for (int r = 0; r < whole; r += VL)
+        top = v_max(v_load(s + r), top);
+    v_store(lanes, top);
+    real m = lanes[0];
+    for (int z = 1; z < VL; z++)
+        m = lanes[z] > m ? lanes[z] : m;
+
+    const vf shift = v_set1(m == -(real)INFINITY ? 0 : m);
+    vf sum = v_zero();
+    for (int r = 0; r < whole; r += VL) {
+        const vf p = v_exp(v_sub(v_load(s + r), shift));
+        sum = v_add(sum, p);
+        v_store(s + r, p);
+    }
+    v_store(lanes, v_exp(v_sub(v_set1(t->m[i]), shift)));
+    const vf parts[4] = {sum, v_zero(), v_zero(), v_zero()};
+    real sums[4];
+    v_sum4(parts, sums);
+    t->rescale[i] = lanes[0];
+    t->l[i] = t->l[i] * lanes[0] + sums[0];
+    t->m[i] = m;
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------- */
+
+static void decode_block(const qkv_tile *tile, const row_map *t, const void *k,
+                         const row_products *kp, const void *v, const row_products *vp, int64_t j0,
+                         int n)
+{
+    const qkv_shape *shape = tile->shape;
+    const int64_t k_stride = shape->k_stride, v_stride = shape->v_stride;
+    const block_view b = view_rows(tile, t, j0, n);
+    const int raw = shape->stage == QKV_STAGE_SCORES || shape->stage == QKV_STAGE_CAPPED;
+
+    if (!b.any && !raw)
+        return;
+    kp->dots(k, k_stride, n, t->q, t->d_padded, t->d, t->s, t->rows);
+    adjust_rows(tile, t, &b);
+    if (!b.any)
+        return;
+    for (int i = 0; i < t->rows; i++)
+        soften_row(t, i, n);
+    if (!b.hidden || vp->finite(v, v_stride, n, t->dv)) {
+        vp->sums(v, v_stride, n, t->s, t->rescale, t->dv, t->o, t->dv_padded, t->rows);
+        return;
+    }
+    for (int i = 0; i < t->rows; i++)
+        vp->selected(v, v_stride, n, t->s + i * BLOCK, t->hides + i * BLOCK, t->rescale[i], t->dv,
+                     t->o + i * t->dv_padded);
+}
+
+static void decode_keys(const qkv_tile *tile, const void *k, int k_type, const void *v, int v_type,
+                        int64_t j0, int64_t j1)
+{
+    const row_map t = map_rows(tile);
+    const int64_t k_step = tile->shape->k_stride * (int64_t)qkv_type_size((qkv_type)k_type);
+    const int64_t v_step = tile->shape->v_stride * (int64_t)qkv_type_size((qkv_type)v_type);
+
+    for (int64_t j = j0, end; j < j1; j = end) {
+        end = block_end(j, j1);
+        decode_block(tile, &t, (const char *)k + j * k_step, products_of(k_type),
+                     (const char *)v + j * v_step, products_of(v_type), j, (int)(end - j));
+    }
+}
+
+/* ---- states ----------------------------------------------------------------------------------- */
+
+static real exp_difference(real x, real m)
+{
+    real out[VL];
+    v_store(out, v_exp(v_set1(m == -(real)INFINITY ? x : x - m)));
+    return out[0];
+}
+
+static void decode_merge(const qkv_tile *tile, const void *other)
+{
+    row_map t = map_rows(tile), x = t;
+    union { /* map_row_state takes writable memory; nothing of other is written */
+        const void *in;
+        void *out;
+    } alias = {other};
+    map_row_state(&x, alias.out);
+
+    for (int i = 0; i < t.rows; i++) {
+        const real m = x.m[i] > t.m[i] ? x.m[i] : t.m[i];
+        const real a = exp_difference(t.m[i], m), b = exp_difference(x.m[i], m);
+        t.m[i] = m;
+        t.l[i] = t.l[i] * a + x.l[i] * b;
+        for (int c = 0; c < t.dv_padded; c += VL) {
+            real *o = t.o + i * t.dv_padded + c;
+            const vf more = v_mul(v_load(x.o + i * t.dv_padded + c), v_set1(b));
+            v_store(o, v_fma(v_load(o), v_set1(a), more));
+        }
+    }
+}
+
+static void decode_finish(const qkv_tile *tile)
+{
+    const row_map t = map_rows(tile);
+
+    for (int i = 0; i < t.rows; i++) {
+        const row_result result = finish_row(tile->shape, &tile->lanes[i], t.m[i], t.l[i]);
+        for (int c = 0; c < t.dv; c++)
+            t.row[c] = scaled(t.o[i * t.dv_padded + c], &result);
+        write_row(tile->shape, &tile->lanes[i], t.row, &result);
+    }
+}

@@ -1,0 +1,213 @@
+/*
+ * tmpl/row_products_tmpl.h - the two products for a few queries, channels in lanes.
+ *
+ *     s[row][j]  = sum_c q[row][c] K[j][c]                       rows_dots
+ *     o[row][c]  = a[row] o[row][c] + sum_j p[row][j] V[j][c]    rows_sums
+ *
+ * With one query a head (decoding) the tiles of products_tmpl.h would leave most lanes empty.  Here
+ * a vector holds channels as they lie in memory, each vector of K or V is loaded (and widened)
+ * once and meets all rows of the group, so keys and values stream past once and the memory
+ * bandwidth is the limit:
+ *
+ *     4 rows, 4 keys      4 loads of K and 4 of q for 16 FMAs
+ *     4 rows, 4 vectors   4 loads of V and 4 broadcasts for 16 FMAs
+ *
+ * Lines of K and V are asked for AHEAD keys before they are used: hardware prefetchers stop at
+ * page ends, and a row of 512 bytes reaches one every eight keys.
+ *
+ * Parameters, all undefined again at the end:
+ *     ELEMENT      element type of K or V          NAME(x)    x with a suffix for it
+ *     LOAD(p)      VL elements as a vector         LOAD_N(p, n)  the first n, 0 elsewhere
+ * Included once for each element type, after one simd/ header and products_tmpl.h.
+ */
+
+INLINE void NAME(prefetch_row)(const ELEMENT *row, int d)
+{
+    const char *line = (const char *)row;
+    for (int at = 0; at < d * (int)sizeof *row; at += 64)
+        __builtin_prefetch(line + at);
+}
+
+/* KEYS keys against ROWS rows of q, which are padded with zeros to whole vectors. */
+INLINE void NAME(dots_tile)(const ELEMENT *k, int64_t stride, const real *q, int padded, int d,
+                            real *s, const int KEYS, const int ROWS)
+{
+    vf acc[ROW_TILE][KEY_TILE], x[KEY_TILE];
+    int c = 0;
+
+    UNROLL for (int g = 0; g < ROWS; g++)
+    {
+        UNROLL for (int r = 0; r < KEY_TILE; r++) acc[g][r] = v_zero();
+    }
+    for (; c + VL <= d; c += VL) {
+        UNROLL for (int r = 0; r < KEYS; r++) x[r] = LOAD(k + r * stride + c);
+        UNROLL for (int g = 0; g < ROWS; g++)
+        {
+            const vf y = v_load(q + g * padded + c);
+            UNROLL for (int r = 0; r < KEYS; r++) acc[g][r] = v_fma(x[r], y, acc[g][r]);
+        }
+    }
+    if (c < d) {
+        UNROLL for (int r = 0; r < KEYS; r++) x[r] = LOAD_N(k + r * stride + c, d - c);
+        UNROLL for (int g = 0; g < ROWS; g++)
+        {
+            const vf y = v_load(q + g * padded + c);
+            UNROLL for (int r = 0; r < KEYS; r++) acc[g][r] = v_fma(x[r], y, acc[g][r]);
+        }
+    }
+    /* Rows of s have room for whole groups of keys. */
+    UNROLL for (int g = 0; g < ROWS; g++)
+    {
+        v_sum4(acc[g], s + g * BLOCK);
+        if (KEYS > 4)
+            v_sum4(acc[g] + 4, s + g * BLOCK + 4);
+    }
+}
+
+INLINE void NAME(dots_rows)(const ELEMENT *k, int64_t stride, int n, const real *q, int padded,
+                            int d, real *s, const int KEYS, const int ROWS)
+{
+    int j = 0;
+    for (; j + KEYS <= n; j += KEYS) {
+        UNROLL for (int r = 0; r < KEYS; r++)
+            NAME(prefetch_row)(k + (j + r + AHEAD) * stride, d);
+        NAME(dots_tile)(k + j * stride, stride, q, padded, d, s + j, KEYS, ROWS);
+    }
+    for (; j < n; j++) {
+        real one[ROW_TILE * BLOCK];
+        NAME(dots_tile)(k + j * stride, stride, q, padded, d, one, 1, ROWS);
+        for (int g = 0; g < ROWS; g++)
+            s[g * BLOCK + j] = one[g * BLOCK];
+    }
+}
+
+/* VECS vectors of channels from v, for ROWS rows; o is padded to whole vectors, V is not: the last
+ * `rest` channels (0: none) are loaded alone. */
+INLINE void NAME(sums_tile)(const ELEMENT *v, int64_t stride, int n, const real *p, const real *a,
+                            real *o, int padded, int rest, const int VECS, const int ROWS)
+{
+    vf acc[ROW_TILE][VEC_TILE];
+
+    UNROLL for (int g = 0; g < ROWS; g++)
+    {
+        UNROLL for (int z = 0; z < VECS; z++) acc[g][z] = v_zero();
+    }
+    for (int j = 0; j < n; j++) {
+        const ELEMENT *row = v + j * stride;
+        vf x[VEC_TILE];
+        __builtin_prefetch(row + AHEAD * stride);
+        if (VECS * VL * (int)sizeof *row > 64)
+            NAME(prefetch_row)(row + AHEAD * stride, VECS * VL);
+        UNROLL for (int z = 0; z < VECS; z++)
+            x[z] = rest ? LOAD_N(row, rest) : LOAD(row + z * VL);
+        UNROLL for (int g = 0; g < ROWS; g++)
+        {
+            const vf w = v_set1(p[g * BLOCK + j]);
+            UNROLL for (int z = 0; z < VECS; z++) acc[g][z] = v_fma(x[z], w, acc[g][z]);
+        }
+    }
+    UNROLL for (int g = 0; g < ROWS; g++)
+    {
+        UNROLL for (int z = 0; z < VECS; z++)
+        {
+            real *to = o + g * padded + z * VL;
+            v_store(to, v_fma(v_set1(a[g]), v_load(to), acc[g][z]));
+        }
+    }
+}
+
+INLINE void NAME(sums_rows)(const ELEMENT *v, int64_t stride, int n, const real *p, const real *a,
+                            int dv, real *o, int padded, const int VECS, const int ROWS)
+{
+    int c = 0;
+    for (; c + VECS * VL <= dv; c += VECS * VL)
+        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, 0, VECS, ROWS);
+    for (; c + VL <= dv; c += VL)
+        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, 0, 1, ROWS);
+    if (c < dv)
+        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, dv - c, 1, ROWS);
+}
+
+/* All rows, ROW_TILE at a time; a second pass finds the block in the cache. */
+static void NAME(rows_dots)(const void *keys, int64_t stride, int n, const real *q, int padded,
+                            int d, real *s, int rows)
+{
+    const ELEMENT *k = keys;
+    for (; rows > 0; rows -= ROW_TILE, q += ROW_TILE * padded, s += ROW_TILE * BLOCK)
+        switch (rows) {
+        case 1:
+            NAME(dots_rows)(k, stride, n, q, padded, d, s, KEY_TILE, 1);
+            break;
+        case 2:
+            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 2);
+            break;
+        case 3:
+            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 3);
+            break;
+        default:
+            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 4);
+            break;
+        }
+}
+
+static void NAME(rows_sums)(const void *values, int64_t stride, int n, const real *p, const real *a,
+                            int dv, real *o, int padded, int rows)
+{
+    const ELEMENT *v = values;
+    for (; rows > 0; rows -= ROW_TILE, p += ROW_TILE * BLOCK, a += ROW_TILE, o += ROW_TILE * padded)
+        switch (rows) {
+        case 1:
+            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, VEC_TILE, 1);
+            break;
+        case 2:
+            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, 4, 2);
+            break;
+        case 3:
+            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, 4, 3);
+            break;
+        default:
+            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, VEC_TILE / 2, 4);
+            break;
+        }
+}
+
+/* Is every value finite?  x times 0 is NaN if not. */
+static int NAME(rows_finite)(const void *values, int64_t stride, int n, int dv)
+{
+    const ELEMENT *v = values;
+    vf probe = v_zero();
+
+    for (int j = 0; j < n; j++) {
+        int c = 0;
+        for (; c + VL <= dv; c += VL)
+            probe = v_fma(LOAD(v + j * stride + c), v_zero(), probe);
+        if (c < dv)
+            probe = v_fma(LOAD_N(v + j * stride + c, dv - c), v_zero(), probe);
+    }
+    return !v_any(v_eq(v_select(v_eq(probe, probe), v_zero(), v_set1(1)), v_set1(1)));
+}
+
+/* rows_sums for one row that may not touch the keys whose entry in hides is not 0. */
+static void NAME(row_sums_selected)(const void *values, int64_t stride, int n, const real *p,
+                                    const uint8_t *hides, real a, int dv, real *o)
+{
+    const ELEMENT *v = values;
+    for (int c = 0; c < dv; c += VL) {
+        vf acc = v_zero();
+        for (int j = 0; j < n; j++) {
+            const ELEMENT *at = v + j * stride + c;
+            if (!hides[j])
+                acc = v_fma(c + VL <= dv ? LOAD(at) : LOAD_N(at, dv - c), v_set1(p[j]),
+                            acc);
+        }
+        v_store(o + c, v_fma(v_set1(a), v_load(o + c), acc));
+    }
+}
+
+static const row_products NAME(products) = {NAME(rows_dots), NAME(rows_sums), NAME(rows_finite),
+                                            NAME(row_sums_selected)};
+
+#undef ELEMENT
+#undef NAME
+#undef LOAD
+#undef LOAD_N
