@@ -1,0 +1,198 @@
+/* test_plan.c - versions, sizes, reuse, the one-shot call, the registry. */
+#include <string.h>
+
+#include "api.h"
+
+void test_versions(void)
+{
+    if (t_case("header and library")) {
+        t_check(qkv_version() == (QKV_VERSION_MAJOR << 16 | QKV_VERSION_MINOR << 8 |
+                                  QKV_VERSION_PATCH), "qkv_version is %x", qkv_version());
+        t_check(strcmp(qkv_version_string(), "0.1.0") == 0, "it is %s", qkv_version_string());
+    }
+    if (t_case("a struct of a newer program")) {
+        /* Bytes past what this library knows are zeroed, and the size is kept, so that
+         * qkv_explain can refuse what it cannot honour. */
+        struct {
+            qkv_desc d;
+            char more[16];
+        } newer;
+        memset(&newer, 0x77, sizeof newer);
+        qkv_desc_init_sized(&newer.d, sizeof newer);
+        t_check(newer.d.struct_size == sizeof newer, "struct_size is %u", newer.d.struct_size);
+        for (size_t i = 0; i < sizeof newer.more; i++)
+            t_check(newer.more[i] == 0, "byte %zu past the struct is not 0", i);
+        newer.d.head_dim = newer.d.head_dim_v = 4;
+        t_check(qkv_explain(&newer.d, NULL, 0) == QKV_ERR_UNSUPPORTED, "it is not refused");
+    }
+    if (t_case("a struct of an older program")) {
+        unsigned char older[sizeof(qkv_desc)];
+        memset(older, 0x77, sizeof older);
+        qkv_desc_init_sized((qkv_desc *)(void *)older, sizeof older - 8);
+        for (size_t i = sizeof older - 8; i < sizeof older; i++)
+            t_check(older[i] == 0x77, "byte %zu past the older struct was written", i);
+    }
+    if (t_case("status and type names")) {
+        for (int i = 0; i < 7; i++)
+            t_check(strncmp(qkv_status_name((qkv_status)i), i ? "QKV_ERR_" : "QKV_OK", 6) == 0 &&
+                        strlen(qkv_status_text((qkv_status)i)) > 1, "status %d", i);
+        t_check(qkv_status_name((qkv_status)77) && qkv_status_text((qkv_status)77), "status 77");
+        static const char *const names[] = {"none", "f64", "f32", "f16", "bf16", "bool", "i32",
+                                            "i64"};
+        static const size_t sizes[] = {0, 8, 4, 2, 2, 1, 4, 8};
+        for (int i = 0; i < 8; i++)
+            t_check(strcmp(qkv_type_name((qkv_type)i), names[i]) == 0 &&
+                        qkv_type_size((qkv_type)i) == sizes[i], "type %d", i);
+        t_check(strcmp(qkv_type_name((qkv_type)50), "?") == 0 && qkv_type_size((qkv_type)50) == 0,
+                "a value that is no type");
+    }
+}
+
+static float q[320], k[288], v[288], o[2][320], lse[2][40];
+
+static qkv_args some_args(int which)
+{
+    qkv_args a;
+    qkv_args_init(&a);
+    for (int i = 0; i < 320; i++)
+        q[i] = (float)((i * 37) % 17) / 8 - 1;
+    for (int i = 0; i < 288; i++) {
+        k[i] = (float)((i * 53) % 19) / 9 - 1;
+        v[i] = (float)((i * 71) % 23) / 11 - 1;
+    }
+    a.q = q;
+    a.k = k;
+    a.v = v;
+    a.o = o[which];
+    a.lse = lse[which];
+    return a;
+}
+
+void test_plans(void)
+{
+    const qkv_desc d = api_desc();
+    const size_t bytes = qkv_plan_size(&d);
+    const qkv_plan *plan = NULL;
+
+    if (t_case("too small or misaligned memory")) {
+        char *memory = t_alloc(bytes + 8, 8, T_START, 0);
+        t_check(qkv_plan_init(memory, bytes - 1, &d, &plan) == QKV_ERR_BUFFER, "one byte less");
+        t_check(qkv_plan_init(memory + 4, bytes, &d, &plan) == QKV_ERR_BUFFER, "misaligned");
+        t_check(qkv_plan_init(NULL, bytes, &d, &plan) != QKV_OK, "NULL");
+        t_check(plan == NULL, "plan was touched");
+    }
+    if (t_case("one plan for many runs")) {
+        t_check(qkv_plan_init(t_alloc(bytes, 8, T_END, 0), bytes, &d, &plan) == QKV_OK, "no plan");
+        qkv_args a = some_args(0), b = some_args(1);
+        a.workspace_bytes = b.workspace_bytes = qkv_workspace_size(plan, 1);
+        a.workspace = t_alloc(a.workspace_bytes, 64, T_END, 0xff);
+        b.workspace = t_alloc(b.workspace_bytes, 64, T_END, 0);
+        qkv_run(plan, &a);
+        qkv_run(plan, &b);
+        t_check(memcmp(o[0], o[1], sizeof o[0]) == 0 && memcmp(lse[0], lse[1], sizeof lse[0]) == 0,
+                "two runs differ");
+        t_check(qkv_workspace_size(plan, 0) == qkv_workspace_size(plan, 1), "0 workers");
+        t_check(qkv_plan_visible_pairs(plan) == 2 * 4 * 5 * 9, "visible pairs: %lld",
+                (long long)qkv_plan_visible_pairs(plan));
+        t_check(qkv_n_tasks(plan, 7) == 0, "a phase that does not exist has tasks");
+    }
+    if (t_case("the workspace does not grow with the lengths")) {
+        size_t need[2];
+        for (int i = 0; i < 2; i++) {
+            qkv_desc x = api_desc();
+            x.q_len = i ? 1000000 : 50000;
+            x.kv_len = i ? 100000000 : 50000;
+            x.lse.type = QKV_NONE;
+            qkv_desc_dense(&x, QKV_F32, QKV_BHTD);
+            const size_t size = qkv_plan_size(&x);
+            t_check(qkv_plan_init(t_alloc(size, 8, T_END, 0), size, &x, &plan) == QKV_OK,
+                    "no plan");
+            need[i] = qkv_workspace_size(plan, 2);
+        }
+        t_check(need[0] == need[1], "%zu bytes at 50,000 tokens, %zu at 100,000,000", need[0],
+                need[1]);
+    }
+    if (t_case("the plan outlives the arrays")) {
+        int32_t lens[] = {4, 9};
+        qkv_desc x = api_desc();
+        x.kv_lens = lens;
+        const size_t size = qkv_plan_size(&x);
+        t_check(qkv_plan_init(t_alloc(size, 8, T_END, 0), size, &x, &plan) == QKV_OK, "no plan");
+        qkv_args a = some_args(0), b = some_args(1);
+        a.workspace_bytes = b.workspace_bytes = qkv_workspace_size(plan, 1);
+        a.workspace = b.workspace = t_alloc(a.workspace_bytes, 64, T_END, 0);
+        qkv_run(plan, &a);
+        lens[0] = 9;
+        memset(&x, 0xff, sizeof x);
+        qkv_run(plan, &b);
+        t_check(memcmp(o[0], o[1], sizeof o[0]) == 0, "the plan still reads the array");
+    }
+}
+
+void test_one_call(void)
+{
+    const qkv_desc d = api_desc();
+
+    if (t_case("the same bits as a plan")) {
+        const size_t bytes = qkv_plan_size(&d);
+        const qkv_plan *plan;
+        qkv_plan_init(t_alloc(bytes, 8, T_END, 0), bytes, &d, &plan);
+        qkv_args a = some_args(0), b = some_args(1);
+        a.workspace_bytes = qkv_workspace_size(plan, 1);
+        a.workspace = t_alloc(a.workspace_bytes, 64, T_END, 0);
+        qkv_run(plan, &a);
+        b.workspace_bytes = qkv_attention_workspace_size(&d, 1);
+        b.workspace = t_alloc(b.workspace_bytes, 64, T_END, 0);
+        t_check(qkv_attention(&d, &b, NULL) == QKV_OK, "refused");
+        t_check(memcmp(o[0], o[1], sizeof o[0]) == 0, "other bits");
+        b.workspace_bytes--;
+        t_check(qkv_attention(&d, &b, NULL) == QKV_ERR_BUFFER, "a byte less is accepted");
+        t_check(qkv_attention(&d, NULL, NULL) == QKV_ERR_ARGUMENT, "NULL args");
+        t_check(qkv_attention(NULL, &b, NULL) == QKV_ERR_ARGUMENT, "NULL desc");
+        b.q = NULL;
+        b.workspace_bytes++;
+        t_check(qkv_attention(&d, &b, NULL) == QKV_ERR_ARGUMENT, "NULL q");
+    }
+}
+
+void test_registry(void)
+{
+    qkv_kernel_info info, other;
+    qkv_tier tier;
+
+    if (t_case("kernels")) {
+        t_check(qkv_kernel_count() > 0, "none");
+        for (int32_t i = 0; i < qkv_kernel_count(); i++) {
+            t_check(qkv_kernel_info_get(i, &info) == QKV_OK &&
+                        (strncmp(info.name, "attend_", 7) == 0 ||
+                         strncmp(info.name, "decode_", 7) == 0), "kernel %d", i);
+            t_check(strstr(info.name, info.tier) != NULL, "%s is of tier %s", info.name, info.tier);
+            t_check(info.available == ((info.cpu & ~qkv_cpu_flags()) == 0), "%s", info.name);
+            for (int32_t j = 0; j < i; j++)
+                t_check(qkv_kernel_info_get(j, &other) == QKV_OK &&
+                            strcmp(info.name, other.name) != 0, "%s twice", info.name);
+        }
+        t_check(qkv_kernel_info_get(-1, &info) == QKV_ERR_ARGUMENT &&
+                    qkv_kernel_info_get(qkv_kernel_count(), &info) == QKV_ERR_ARGUMENT &&
+                    qkv_kernel_info_get(0, NULL) == QKV_ERR_ARGUMENT, "bad arguments accepted");
+    }
+    if (t_case("tiers")) {
+        for (int32_t i = 0; i < qkv_tier_count(); i++) {
+            t_check(qkv_tier_info(i, &tier) == QKV_OK, "tier %d", i);
+            t_check(tier.available == (tier.reason[0] == 0), "%s: available %d, reason '%s'",
+                    tier.name, tier.available, tier.reason);
+        }
+        qkv_tier_info(0, &tier);
+        t_check(strcmp(tier.name, "scalar") == 0 && tier.available, "the first is %s", tier.name);
+        t_check(qkv_tier_info(-1, &tier) == QKV_ERR_ARGUMENT &&
+                    qkv_tier_info(qkv_tier_count(), &tier) == QKV_ERR_ARGUMENT &&
+                    qkv_tier_info(0, NULL) == QKV_ERR_ARGUMENT, "bad arguments accepted");
+    }
+    if (t_case("the machine")) {
+        char name[8];
+        memset(name, 'x', sizeof name);
+        t_check(qkv_cpu_name(name, sizeof name) == name && memchr(name, 0, sizeof name) != NULL,
+                "the name is not terminated");
+        t_check(qkv_cpu_count() >= 1, "%d processors", qkv_cpu_count());
+    }
+}

@@ -1,0 +1,10 @@
+/* test_simd_avx2_f32.c - the vocabulary of floats on AVX2 against plain C. */
+#include "kernels/simd/avx2_f32.h"
+#include "kernels/tmpl/math_tmpl.h"
+
+#define SIMD_PROGRAM "simd_avx2_f32"
+#define SIMD_TIER "avx2"
+#define SIMD_CPU QKV_CPU_AVX2
+#define SIMD_TWO_ROUNDINGS 0
+#define SIMD_F32 1
+#include "simd_tmpl.h"
