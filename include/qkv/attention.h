@@ -277,8 +277,9 @@ QKV_API qkv_status qkv_attention(const qkv_desc *desc, const qkv_args *args,
  * Partial results of the same queries over disjoint sets of keys, to be made one:
  *     lse = log sum_n exp(lse_n)  (+ the sink)       o = sum_n exp(lse_n - lse) o_n
  * (FlashAttention-2, Dao 2023, section 3.1).  A part whose lse is -infinity is empty and its o
- * is not looked at.  If all parts are empty: o = 0, lse = -infinity or the sink.  Sinks enter
- * here once, so make the parts without them.
+ * is not looked at.  If all parts are empty: o = 0, lse = -infinity or the sink (also for rows past
+ * q_len: a merge cannot tell them from queries that saw no key).  Sinks enter here once, so make
+ * the parts without them.
  *
  * o may be one of o_parts and lse one of lse_parts.  Set fields by name after
  * qkv_merge_init; all but sinks and lse must be given.
@@ -312,7 +313,8 @@ QKV_API qkv_status qkv_merge(const qkv_merge_args *args, char *text, size_t byte
 
 /* ---- registry --------------------------------------------------------------------------- */
 
-/* One kernel of this build, for `qkv info` and for tests.  Strings are static. */
+/* One kernel of this build, for `qkv info` and for tests.  Strings are static.  Grows like
+ * qkv_tier.  index in [0, qkv_kernel_count()); QKV_ERR_ARGUMENT for another or a NULL info. */
 typedef struct qkv_kernel_info {
     const char *name;     /* "attend_f32_bf16_bf16__avx512" */
     const char *op;       /* "attend" (tiles of many queries) or "decode" (a few queries) */
@@ -324,7 +326,12 @@ typedef struct qkv_kernel_info {
 } qkv_kernel_info;
 
 QKV_API int32_t qkv_kernel_count(void);
-QKV_API qkv_status qkv_kernel_info_get(int32_t index, qkv_kernel_info *info);
+QKV_API qkv_status qkv_kernel_info_get_sized(int32_t index, qkv_kernel_info *info,
+                                             size_t struct_size);
+static inline qkv_status qkv_kernel_info_get(int32_t index, qkv_kernel_info *info)
+{
+    return qkv_kernel_info_get_sized(index, info, sizeof *info);
+}
 
 #ifdef __cplusplus
 }

@@ -100,7 +100,8 @@ enum {
  * Found once and remembered.  Thread-safe. */
 QKV_API uint32_t qkv_cpu_flags(void);
 
-/* One tier, for people.  All strings are static. */
+/* One tier, for people.  All strings are static.  Later versions may add fields at the end: the
+ * inline form below tells the library how many this program knows. */
 typedef struct qkv_tier {
     const char *name;   /* "scalar", "avx2", "avx512" */
     uint32_t flag;      /* its QKV_CPU_ bit; 0 for scalar */
@@ -111,7 +112,11 @@ typedef struct qkv_tier {
 /* Tiers this build knows, lowest first; index in [0, qkv_tier_count()).  qkv_tier_info returns
  * QKV_ERR_ARGUMENT for another index or a NULL tier.  Thread-safe. */
 QKV_API int32_t qkv_tier_count(void);
-QKV_API qkv_status qkv_tier_info(int32_t index, qkv_tier *tier);
+QKV_API qkv_status qkv_tier_info_sized(int32_t index, qkv_tier *tier, size_t struct_size);
+static inline qkv_status qkv_tier_info(int32_t index, qkv_tier *tier)
+{
+    return qkv_tier_info_sized(index, tier, sizeof *tier);
+}
 
 /* The CPU's own name ("AMD EPYC 9R14"), cut to bytes and always terminated.  Returns text. */
 QKV_API char *qkv_cpu_name(char *text, size_t bytes);

@@ -108,9 +108,6 @@ struct qkv_plan {
 /* qkv_workspace_size of the plan this (checked) descriptor would give, without building it. */
 size_t qkv_dry_workspace_size(const qkv_desc *checked, int32_t n_workers);
 
-/* One element of a float tensor. */
-double qkv_element(const void *p, int32_t type);
-
 static inline size_t qkv_align64(size_t n) { return (n + 63) / 64 * 64; }
 
 #endif

@@ -1,4 +1,6 @@
 /* attention/registry.c - the table behind kernels.inc, and how a plan picks from it. */
+#include <string.h>
+
 #include "attention/internal.h"
 
 static const struct {
@@ -30,17 +32,22 @@ const qkv_kernel *qkv_find_kernel(qkv_op op, const qkv_desc *d)
 
 int32_t qkv_kernel_count(void) { return N_KERNELS; }
 
-qkv_status qkv_kernel_info_get(int32_t index, qkv_kernel_info *info)
+qkv_status qkv_kernel_info_get_sized(int32_t index, qkv_kernel_info *info, size_t struct_size)
 {
+    qkv_kernel_info k;
+
     if (index < 0 || index >= N_KERNELS || !info)
         return QKV_ERR_ARGUMENT;
-    info->name = table[index].kernel->name;
-    info->op = table[index].op == QKV_OP_DECODE ? "decode" : "attend";
-    info->tier = table[index].tier;
-    info->compute_type = table[index].compute;
-    info->k_type = table[index].k_type;
-    info->v_type = table[index].v_type;
-    info->cpu = table[index].cpu;
-    info->available = (table[index].cpu & ~qkv_cpu_flags()) == 0;
+    memset(&k, 0, sizeof k);
+    k.name = table[index].kernel->name;
+    k.op = table[index].op == QKV_OP_DECODE ? "decode" : "attend";
+    k.tier = table[index].tier;
+    k.compute_type = table[index].compute;
+    k.k_type = table[index].k_type;
+    k.v_type = table[index].v_type;
+    k.cpu = table[index].cpu;
+    k.available = (table[index].cpu & ~qkv_cpu_flags()) == 0;
+    memset(info, 0, struct_size);
+    memcpy(info, &k, struct_size < sizeof k ? struct_size : sizeof k);
     return QKV_OK;
 }

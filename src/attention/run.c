@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "attention/internal.h"
+#include "core/convert.h"
 
 /* One tile of a task: which sequence, which heads, which rows. */
 typedef struct tile_place {
@@ -51,9 +52,9 @@ static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t
     if (d->bias.type != QKV_NONE)
         lane->bias = at(args->bias, &d->bias, b, h, t);
     if (d->slopes.type != QKV_NONE)
-        lane->slope = qkv_element(at(args->slopes, &d->slopes, b, h, 0), d->slopes.type);
+        lane->slope = qkv_load_f64(at(args->slopes, &d->slopes, b, h, 0), d->slopes.type, 0);
     if (d->sinks.type != QKV_NONE)
-        lane->sink = qkv_element(at(args->sinks, &d->sinks, b, h, 0), d->sinks.type);
+        lane->sink = qkv_load_f64(at(args->sinks, &d->sinks, b, h, 0), d->sinks.type, 0);
     if (plan->shape.block_k)
         lane->block_row = b * d->block_stride[0] + h * d->block_stride[1] +
                           t / d->block_q * d->block_stride[2];

@@ -121,14 +121,18 @@ static const struct {
 
 int32_t qkv_tier_count(void) { return (int32_t)(sizeof tiers / sizeof *tiers); }
 
-qkv_status qkv_tier_info(int32_t index, qkv_tier *tier)
+qkv_status qkv_tier_info_sized(int32_t index, qkv_tier *tier, size_t struct_size)
 {
+    qkv_tier t;
+
     if (index < 0 || index >= qkv_tier_count() || !tier)
         return QKV_ERR_ARGUMENT;
-    tier->name = tiers[index].name;
-    tier->flag = tiers[index].flag;
-    tier->reason = tier_reason(tier->flag);
-    tier->available = !*tier->reason;
+    t.name = tiers[index].name;
+    t.flag = tiers[index].flag;
+    t.reason = tier_reason(t.flag);
+    t.available = !*t.reason;
+    memset(tier, 0, struct_size);
+    memcpy(tier, &t, struct_size < sizeof t ? struct_size : sizeof t);
     return QKV_OK;
 }
 

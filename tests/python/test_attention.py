@@ -127,7 +127,8 @@ def test_query_head_h_reads_head_h_over_g(rng, heads):
     for h in range(hq):
         g = h // (hq // hkv)
         alone = qkv.attention(q[:, h : h + 1], k[:, g : g + 1], v[:, g : g + 1])
-        np.testing.assert_array_equal(o[:, h : h + 1], alone)
+        # Close, not equal: a group of heads may take another kernel than a head alone.
+        np.testing.assert_allclose(o[:, h : h + 1], alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 2, 0, 4), (1, 1, 1, 1)])
