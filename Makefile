@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 MESON := $(VENV)/bin/meson
 NINJA := $(VENV)/bin/ninja
 
-.PHONY: all demo test build setup setup-test setup-demo install clean
+.PHONY: all demo test bench build setup setup-test setup-demo install clean
 
 all: build
 
@@ -27,6 +27,10 @@ demo: setup-demo build
 # Every test there is; ends with a line `N passed, N failed`.
 test: setup-test
 	@tools/test.sh
+
+# This machine's ceilings, and what qkv reaches of them; keeps the tables in bench/results.
+bench: setup
+	@tools/bench.sh
 
 install: build
 	@DESTDIR=$(DESTDIR) $(MESON) install -C build/release --no-rebuild

@@ -23,5 +23,5 @@ def info() -> tuple[
     str,
     int,
     tuple[tuple[str, int, int, str], ...],
-    tuple[tuple[str, str, str, str, str, int], ...],
+    tuple[tuple[str, str, str, str, str, str, int], ...],
 ]: ...
