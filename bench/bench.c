@@ -200,7 +200,8 @@ static json_t *measure(const shape *s, const options *opt, const qkv_parallel *w
     const double bytes = (double)s->B * s->Hkv * (double)s->Tk * (double)qkv_type_size(s->type) *
                          (s->Dv < s->D ? s->D : s->D + s->Dv);
     const double gflops = flops / median / 1e9, gbytes = bytes / median / 1e9;
-    const double fraction = fmax(gflops / m->fma, gbytes / m->read);
+    const double fma = s->type == QKV_F64 ? m->fma / 2 : m->fma; /* half as many lanes */
+    const double fraction = fmax(gflops / fma, gbytes / m->read);
     const double error = sampled_error(s, &t);
     printf("%-20s %-5s %10.3f %5.0f%% %9.1f %8.2f %9.0f%% %10.3f\n", s->name,
            qkv_type_name(s->type), median * 1e3, spread * 100, gflops, gbytes, fraction * 100,

@@ -15,7 +15,7 @@ enum {
     ROW_TILE = 4,
     KEY_TILE = 8,
     VEC_TILE = 8,
-    AHEAD = 16 /* keys */
+    AHEAD = 32 /* keys; see row_products_tmpl.h */
 };
 
 /* What differs with the element type of K and V. */
