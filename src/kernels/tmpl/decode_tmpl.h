@@ -11,7 +11,9 @@
  * Parameters: none.  Needs one simd/ header, math, convert, layout, mask and finish templates.
  */
 enum {
-    DECODE_LANES = 8, /* above that, lanes full of queries are the better use of a vector */
+    /* Up to one vector of queries (at least 8): above that, lanes full of queries are the better
+     * use of a vector. */
+    DECODE_LANES = VL > 8 ? VL : 8,
     ROW_TILE = 4,
     KEY_TILE = 8,
     VEC_TILE = 8,
