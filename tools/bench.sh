@@ -15,6 +15,9 @@ slug=$(printf '%s' "${1:-$cpu}" | tr '[:upper:]' '[:lower:]' | tr -cs 'a-z0-9' '
 out=bench/results/$slug
 mkdir -p bench/results
 
+revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+git diff --quiet HEAD -- . ':!bench/results' 2>/dev/null || revision="$revision, with changes"
+
 run() { # NAME arguments...
     local name=$1
     shift
@@ -26,7 +29,7 @@ run() { # NAME arguments...
 {
     echo "command    make bench"
     echo "date       $(date -u +%Y-%m-%d)"
-    echo "revision   $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$(git diff --quiet 2>/dev/null || echo ', with changes')"
+    echo "revision   $revision"
     echo "cpu        $cpu, $all processors"
     echo "compiler   $(cc --version | head -n 1)"
     echo "flags      kernels -O3 -ffp-contract=off with each tier's own (src/meson.build)"
