@@ -33,6 +33,12 @@ qkv_rows qkv_rows_of(const qkv_desc *desc);
 /* Bits of the block mask, counted to the last one that is addressed; 0 without one. */
 int64_t qkv_block_bit_count(const qkv_desc *desc);
 
+/* The bit of the block mask for query i of head h in sequence b and key block 0. */
+static inline int64_t qkv_block_row(const qkv_desc *d, int64_t b, int64_t h, int64_t i)
+{
+    return b * d->block_stride[0] + h * d->block_stride[1] + i / d->block_q * d->block_stride[2];
+}
+
 /* ---- extent.c ------------------------------------------------------------------------------ */
 
 /* The dimensions of a strided tensor: number of steps and stride of each. */

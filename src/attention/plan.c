@@ -3,9 +3,10 @@
  *
  * How the work is cut.  A tile is up to kernel->lanes rows of one sequence, where row r is query
  * token r / head_group of head r % head_group in its group: the heads that share keys and values
- * fill the lanes together.  A sequence whose rows fit the decode kernel uses that one.  A task is one tile against all its keys.  A sequence with few tiles and
- * many keys (decoding) is cut by keys as well: its parts are computed in phase 0 as partial
- * states and joined in ascending order in phase 1.
+ * fill the lanes together.  A sequence whose rows fit the decode kernel uses that one.  A task is
+ * one tile against all its keys.  A sequence with few tiles and many keys (decoding) is cut by keys
+ * as well: its parts are computed in phase 0 as partial states and joined in ascending order in
+ * phase 1.
  *
  * Every cut depends on the sequence's own sizes and on the kernel, never on the number of threads
  * or on the rest of the batch; therefore neither do the bits.
@@ -40,7 +41,6 @@ static void set_shape(qkv_shape *s, const qkv_desc *d)
     s->has_bias = d->bias.type != QKV_NONE;
     s->has_slopes = d->slopes.type != QKV_NONE;
     s->has_sinks = d->sinks.type != QKV_NONE;
-    s->has_lse = d->lse.type != QKV_NONE;
     s->block_k = d->block_bits ? d->block_k : 0;
     s->k_stride = d->k.stride[2];
     s->v_stride = d->v.stride[2];
@@ -182,8 +182,8 @@ static void build(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
     plan->rules.causal = d->causal;
     plan->rules.window_left = d->window_left;
     plan->rules.window_right = d->window_right;
-    /* Heads with patterns of their own share no visits: give each its own tiles. */
     plan->group = group;
+    /* Heads with patterns of their own share no visits: give each its own tiles. */
     plan->head_group = d->block_bits && d->block_stride[1] != 0 ? 1 : group;
     plan->n_groups = d->n_q_heads / plan->head_group;
     cut_sequences(plan, d, seqs);
@@ -247,9 +247,9 @@ static int64_t keys_in_blocks(const qkv_plan *plan, int64_t row_bit, qkv_range r
     int64_t keys = 0;
 
     for (int64_t j = range.lo; j <= range.hi;) {
-        const int64_t kb = j / size, bit = row_bit + kb;
+        const int64_t kb = j / size;
         const int64_t end = (kb + 1) * size < range.hi + 1 ? (kb + 1) * size : range.hi + 1;
-        if (plan->block_bits[bit >> 3] >> (bit & 7) & 1)
+        if (qkv_block_bit(plan->block_bits, row_bit + kb))
             keys += end - j;
         j = end;
     }
@@ -272,9 +272,7 @@ int64_t qkv_plan_visible_pairs(const qkv_plan *plan)
                 continue;
             }
             for (int64_t h = 0; h < d->n_q_heads; h++) {
-                const int64_t row = b * d->block_stride[0] + h * d->block_stride[1] +
-                                    i / d->block_q * d->block_stride[2];
-                pairs += keys_in_blocks(plan, row, range);
+                pairs += keys_in_blocks(plan, qkv_block_row(d, b, h, i), range);
             }
         }
     }

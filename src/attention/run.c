@@ -56,8 +56,7 @@ static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t
     if (d->sinks.type != QKV_NONE)
         lane->sink = qkv_load_f64(at(args->sinks, &d->sinks, b, h, 0), d->sinks.type, 0);
     if (plan->shape.block_k)
-        lane->block_row = b * d->block_stride[0] + h * d->block_stride[1] +
-                          t / d->block_q * d->block_stride[2];
+        lane->block_row = qkv_block_row(d, b, h, t);
 }
 
 /* Fills the lanes of a tile.  A sequence without queries leaves it empty. */
@@ -95,12 +94,6 @@ static void *slot(const tile_place *place, int64_t part)
     return (char *)place->args->workspace + (size_t)n * plan->state_bytes;
 }
 
-static int block_is_set(const qkv_plan *plan, int64_t row_bit, int64_t kb)
-{
-    const int64_t bit = row_bit + kb;
-    return plan->block_bits[bit >> 3] >> (bit & 7) & 1;
-}
-
 /* Does any lane of the tile see key block kb? */
 static int tile_sees_block(const tile_place *place, int64_t kb)
 {
@@ -108,7 +101,7 @@ static int tile_sees_block(const tile_place *place, int64_t kb)
         const int64_t row = place->lanes[i].block_row;
         if (i > 0 && row == place->lanes[i - 1].block_row)
             continue;
-        if (block_is_set(place->plan, row, kb))
+        if (qkv_block_bit(place->plan->block_bits, row + kb))
             return 1;
     }
     return 0;
@@ -118,7 +111,7 @@ static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
 {
     const qkv_desc *d = &place->plan->desc;
     const int64_t kb = place->plan->rows.packed_k ? 0 : place->b;
-    const int64_t head = place->group * place->plan->head_group / (d->n_q_heads / d->n_kv_heads);
+    const int64_t head = place->group * place->plan->head_group / place->plan->group;
     const void *k = at(place->args->k, &d->k, kb, head, place->seq->k_row);
     const void *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
 

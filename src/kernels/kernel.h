@@ -27,6 +27,12 @@
  * nothing, a query's bits do not depend on which other queries share its tile. */
 enum { QKV_BLOCK_KEYS = 128 };
 
+/* Bit n of a block mask (qkv_desc.block_bits). */
+static inline int qkv_block_bit(const uint8_t *bits, int64_t n)
+{
+    return bits[n >> 3] >> (n & 7) & 1;
+}
+
 /* What a kernel is made for.  Both compute the same; see kernels.inc. */
 typedef enum qkv_op { QKV_OP_ATTEND, QKV_OP_DECODE } qkv_op;
 
@@ -49,7 +55,7 @@ typedef struct qkv_shape {
     int32_t head_dim, head_dim_v; /* D, Dv */
     int32_t q_type, o_type, bias_type;
     int32_t stage; /* of the weights; -1 if there are none */
-    int32_t has_mask, has_bias, has_slopes, has_sinks, has_lse;
+    int32_t has_mask, has_bias, has_slopes, has_sinks;
     int32_t block_k; /* 0: no block mask */
     int64_t k_stride, v_stride; /* between tokens, in elements */
     int64_t mask_stride, bias_stride, weights_stride; /* between keys */

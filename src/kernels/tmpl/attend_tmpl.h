@@ -137,7 +137,7 @@ static int all_finite(const real *v, int64_t stride, int n, int dv)
             rest += row[c] * 0;
     }
     probe = v_add(probe, v_set1(rest));
-    return !v_any(v_eq(v_select(v_eq(probe, probe), v_zero(), v_set1(1)), v_set1(1)));
+    return !has_nan(probe);
 }
 
 /* values_product for blocks with NaN or infinity in V and pairs that may not meet. */

@@ -13,7 +13,6 @@
 typedef struct block_view {
     int64_t j0;
     int n;
-    int ranged; /* the range of some lane cuts this block: compare */
     int added;  /* `add` was built */
     int hidden; /* some lane may not see some key */
     int any;    /* some lane sees some key */
@@ -33,19 +32,17 @@ static void load_ranges(const qkv_tile *tile, const tile_map *t, block_view *b)
         if (i < tile->n_lanes) {
             first = clamp(tile->lanes[i].lo - b->j0, 0, b->n);
             last = clamp(tile->lanes[i].hi - b->j0, -1, b->n - 1);
-            b->ranged |= first > 0 || last < b->n - 1;
+            b->hidden |= first > 0 || last < b->n - 1;
             b->any |= first <= last;
         }
         t->first[i] = (real)first;
         t->last[i] = (real)last;
     }
-    b->hidden |= b->ranged;
 }
 
 static int block_bit(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
 {
-    const int64_t bit = lane->block_row + j / shape->block_k;
-    return shape->block_bits[bit >> 3] >> (bit & 7) & 1;
+    return qkv_block_bit(shape->block_bits, lane->block_row + j / shape->block_k);
 }
 
 /* What one lane adds to key j: the bias, or -infinity where mask, bias or block mask hide it.  The

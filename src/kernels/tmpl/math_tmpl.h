@@ -52,3 +52,10 @@ static inline vf v_tanh(vf x)
     const vf result = v_div(v_sub(v_zero(), e), v_add(v_set1(2), e));
     return v_sign_of(result, x);
 }
+
+/* Is some lane NaN?  Sums of x times 0 are, if some x was not finite. */
+static inline int has_nan(vf a)
+{
+    const vf one_if = v_select(v_eq(a, a), v_zero(), v_set1(1));
+    return v_any(v_eq(one_if, v_set1(1)));
+}

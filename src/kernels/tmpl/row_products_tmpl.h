@@ -185,7 +185,7 @@ static int NAME(rows_finite)(const void *values, int64_t stride, int n, int dv)
         if (c < dv)
             probe = v_fma(LOAD_N(v + j * stride + c, dv - c), v_zero(), probe);
     }
-    return !v_any(v_eq(v_select(v_eq(probe, probe), v_zero(), v_set1(1)), v_set1(1)));
+    return !has_nan(probe);
 }
 
 /* rows_sums for one row that may not touch the keys whose entry in hides is not 0. */
