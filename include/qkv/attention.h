@@ -96,8 +96,8 @@ typedef struct qkv_desc {
     int64_t kv_len;     /* Tk likewise; default 0 */
 
     /* q, k, v, o: strides over sequence, head, token, channel.  The channel stride must be 1.
-     * Types f32, f16, bf16 in any mixture, or f64 for all four; default f32.  o must not
-     * have two elements in one place. */
+     * Types f32, f16, bf16 in any mixture, or f64 for all four; default f32; k and v may be
+     * codes, see below.  o must not have two elements in one place. */
     qkv_layout q, k, v, o;
 
     /* Lengths: arrays of n_seqs int32, or NULL. */
@@ -141,6 +141,33 @@ typedef struct qkv_desc {
     const uint8_t *block_bits; /* NULL: none */
     int64_t block_stride[3];
     int32_t block_q, block_k; /* tokens a block, at least 1; default 64 */
+
+    /* Pages.  With page_tokens > 0, k and v lie in n_pages pages of page_tokens tokens each: their
+     * stride[0] steps over pages and stride[2] over the tokens of a page, and key j of a sequence
+     * is token j % page_tokens of the page in entry j / page_tokens of its row of
+     * args.block_table.  Strides of the table are in entries, over sequences and key/value heads
+     * (0: they share a row).  The entries that are looked at are those from the first key that
+     * lengths and windows show to the first query to the last key that they show to the last
+     * query; with weights at stage SCORES or CAPPED, those of all keys that exist.  They must be
+     * page numbers also where masks hide all of a page.  Not together with cu_seqlens_k. */
+    int32_t page_tokens; /* 0 (default): no pages */
+    int32_t n_pages;     /* 1 .. 2^31-1 */
+    int64_t block_table_stride[2];
+
+    /* Codes.  Keys or values of type I8, E4M3 or E5M2 stand for code * scale, U4 for
+     * min + code * scale, one scale (and min) a group of k_group (v_group) channels; 0 (default):
+     * one for all.  The last group may be shorter; a group of U4 is even, or all channels.  Scales
+     * and mins are f32 or f16 and lie alike; strides over sequences (or pages), key/value heads,
+     * tokens, groups; 0 shares, so one scale a channel and page is a group of 1 and stride[2] = 0.
+     * q and o are then not f64. */
+    qkv_layout k_scale, k_min, v_scale, v_min;
+    int32_t k_group, v_group;
+
+    /* The last rope_dim channels of the keys may lie apart from the first head_dim - rope_dim: the
+     * rotary part of a latent row beside its codes.  A float type that is not f64; strides as k. */
+    qkv_layout k_rope;
+    int32_t rope_dim; /* 0 (default): k has all channels */
+    int32_t reserved;
 } qkv_desc;
 
 /* Sets every field to its default.  Use the inline form below: it passes the size of the struct
@@ -221,6 +248,8 @@ typedef struct qkv_args {
     void *lse, *weights;
     void *workspace; /* 64-byte aligned; its contents are never assumed and never kept */
     size_t workspace_bytes;
+    const int32_t *block_table; /* page numbers; entry of sequence 0, head 0, page 0 */
+    const void *k_scale, *k_min, *v_scale, *v_min, *k_rope;
 } qkv_args;
 
 /* Sets every pointer to NULL. */
@@ -320,9 +349,10 @@ typedef struct qkv_kernel_info {
     const char *op;       /* "attend" (tiles of many queries) or "decode" (a few queries) */
     const char *tier;     /* "avx512" */
     int32_t compute_type; /* of scores, softmax and accumulation */
-    int32_t k_type, v_type;
+    int32_t k_type, v_type; /* QKV_NONE: any that no kernel before it is for, codes among them */
     uint32_t cpu;      /* QKV_CPU_ bits it needs */
     int32_t available; /* 1 if this machine has them */
+    int32_t precision; /* QKV_PRECISION_: plans that ask for a more exact one do not take it */
 } qkv_kernel_info;
 
 QKV_API int32_t qkv_kernel_count(void);

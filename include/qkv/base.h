@@ -46,7 +46,8 @@ typedef enum qkv_status {
     QKV_ERR_BUFFER = 3,      /* memory given by the caller is too small or misaligned */
     QKV_ERR_MEMORY = 4,      /* an allocator returned NULL */
     QKV_ERR_SYSTEM = 5,      /* the operating system refused: a thread, a file, a disk */
-    QKV_ERR_FORMAT = 6       /* a file is not what it says it is */
+    QKV_ERR_FORMAT = 6,      /* a file is not what it says it is */
+    QKV_ERR_FULL = 7         /* a cache has no place left for what was asked */
 } qkv_status;
 
 /* The code's name ("QKV_ERR_BUFFER") and one sentence about it.  Static storage; for a value
@@ -65,13 +66,18 @@ typedef enum qkv_type {
     QKV_BF16 = 4, /* the upper half of an f32 */
     QKV_BOOL = 5, /* one byte an element, 0 is false and anything else true */
     QKV_I32 = 6,
-    QKV_I64 = 7
+    QKV_I64 = 7,
+    /* Codes, for keys and values in a cache only: qkv_desc says how scales make numbers of them. */
+    QKV_I8 = 8,    /* a signed byte */
+    QKV_U4 = 9,    /* two codes 0 .. 15 a byte, even channel in the low nibble; strides count bytes */
+    QKV_E4M3 = 10, /* OCP fp8 without infinity */
+    QKV_E5M2 = 11  /* OCP fp8, the upper half of an f16 */
 } qkv_type;
 
 /* "f32", "bf16", "bool" ...; "none" for QKV_NONE, "?" for a value that is no type. */
 QKV_API const char *qkv_type_name(qkv_type type);
 
-/* Bytes of one element; 0 for QKV_NONE and for a value that is no type. */
+/* Bytes of one element (of two for QKV_U4, 1); 0 for QKV_NONE and for a value that is no type. */
 QKV_API size_t qkv_type_size(qkv_type type);
 
 /*
@@ -93,17 +99,30 @@ QKV_API qkv_status qkv_convert(void *dst, qkv_type dst_type, const void *src, qk
 enum {
     QKV_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, F16C                      (Haswell 2013, Zen) */
     QKV_CPU_AVX512 = 1u << 1, /* AVX-512 F, BW, DQ, VL, CD and AVX2   (Skylake-SP, Zen 4) */
+    QKV_CPU_AVX512_BF16 = 1u << 2, /* products of bf16 pairs, on AMD  (Zen 4) */
+    QKV_CPU_AMX = 1u << 3,    /* AVX-512 and AMX TILE, BF16, INT8     (Sapphire Rapids) */
+    QKV_CPU_NEON = 1u << 4,   /* Advanced SIMD of Armv8.0-A           (every AArch64 Linux) */
+    QKV_CPU_NEON_BF16 = 1u << 5, /* and FEAT_BF16 of Armv8.6-A        (Neoverse V1, N2) */
     QKV_CPU_ALL = 0x7fffffff
 };
 
 /* Tiers that this CPU has and this operating system lets programs use (CPUID and XCR0).
- * Found once and remembered.  Thread-safe. */
+ * Found once and remembered.  Thread-safe.
+ *
+ * AVX512_BF16 counts on AMD's processors only: there VDPBF16PS does twice the work of an FMA, on
+ * Intel's half of it (docs/performance.md), so on those nothing would be gained by using it.
+ *
+ * Linux gives AMX to a process that asks: where a CPU has it, the first call asks
+ * (arch_prctl, ARCH_REQ_XCOMP_PERM), for all threads and for good.  From then on a signal needs
+ * about 11 KB of stack; the request fails, and the tier is not there, if an alternate signal stack
+ * is smaller.  In a build with the Meson option amx_model the amx tier is an exact software model
+ * of the instructions, slow, for tests, and there on every CPU. */
 QKV_API uint32_t qkv_cpu_flags(void);
 
 /* One tier, for people.  All strings are static.  Later versions may add fields at the end: the
  * inline form below tells the library how many this program knows. */
 typedef struct qkv_tier {
-    const char *name;   /* "scalar", "avx2", "avx512" */
+    const char *name;   /* "scalar", "avx2", "avx512", "avx512_bf16", "amx"; "neon", "neon_bf16" */
     uint32_t flag;      /* its QKV_CPU_ bit; 0 for scalar */
     int32_t available;  /* 1 if plans may use it on this machine */
     const char *reason; /* why not, as a sentence; "" if available */

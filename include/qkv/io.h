@@ -1,5 +1,5 @@
 /*
- * qkv/io.h - tensors in files: .npy and .safetensors.  Part of libqkv_model.
+ * qkv/io.h - tensors in files (.npy and .safetensors), and saved caches.  Part of libqkv_model.
  *
  * Readers trust nothing: every size is checked before it is used, and a file that lies about
  * itself is refused with a sentence.  Writers write a temporary file beside the target and
@@ -9,6 +9,7 @@
 #define QKV_IO_H
 
 #include "qkv/base.h"
+#include "qkv/cache.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -86,6 +87,23 @@ QKV_API qkv_status qkv_safetensors_write(const char *path, int32_t n, const char
 /* Write bytes to path the same atomic way, for other kinds of file. */
 QKV_API qkv_status qkv_file_write(const char *path, const void *data, size_t data_bytes,
                                   char *text, size_t bytes);
+
+/*
+ * Saved caches as files: qkv_cache_save, qkv_cache_load and qkv_cache_inspect with a path, which is
+ * in every sentence.  Writing is atomic as above.  A file that is shorter or longer than its header
+ * says is refused before anything is loaded: QKV_ERR_FORMAT.
+ */
+QKV_API qkv_status qkv_cache_save_file(qkv_cache *cache, int32_t n, const int32_t *seqs,
+                                       const char *path, char *text, size_t bytes);
+QKV_API qkv_status qkv_cache_load_file(qkv_cache *cache, const char *path, int32_t max_seqs,
+                                       int32_t *seqs, int32_t *n, char *text, size_t bytes);
+QKV_API qkv_status qkv_cache_inspect_file_sized(const char *path, qkv_cache_file_info *info,
+                                                size_t struct_size, char *text, size_t bytes);
+static inline qkv_status qkv_cache_inspect_file(const char *path, qkv_cache_file_info *info,
+                                                char *text, size_t bytes)
+{
+    return qkv_cache_inspect_file_sized(path, info, sizeof *info, text, bytes);
+}
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,5 @@
 /* attention/args.c - what running takes on trust, checked for who wants it. */
+#include <stddef.h>
 #include <string.h>
 
 #include "attention/internal.h"
@@ -93,19 +94,77 @@ static qkv_status check_workspace(const qkv_plan *plan, const qkv_args *args, in
     return QKV_OK;
 }
 
-qkv_status qkv_args_check(const qkv_plan *plan, const qkv_args *args, int32_t n_workers, char *text,
+/* Page numbers of the keys that may be looked at: from the first that the first query's range shows to
+ * the last that the last query's does, or all if hidden scores are wanted too. */
+static qkv_status check_pages(const qkv_plan *plan, const int32_t *row, int64_t b, int32_t head,
+                              qkv_say say)
+{
+    const qkv_span *span = &plan->seqs[b].span;
+    if (span->q_len == 0)
+        return QKV_OK;
+    int64_t lo = qkv_visible_range(&plan->rules, span, 0).lo;
+    int64_t hi = qkv_visible_range(&plan->rules, span, span->q_len - 1).hi;
+
+    if (plan->shape.stage == QKV_STAGE_SCORES || plan->shape.stage == QKV_STAGE_CAPPED) {
+        lo = span->kv_start;
+        hi = span->kv_len - 1;
+    }
+    for (int64_t n = lo / plan->desc.page_tokens; lo <= hi && n <= hi / plan->desc.page_tokens; n++)
+        if (row[n] < 0 || row[n] >= plan->desc.n_pages)
+            return qkv_refuse(say, QKV_ERR_ARGUMENT,
+                              "block_table has page %d as entry %lld of sequence %lld, head %d; "
+                              "pages are 0 .. %d",
+                              row[n], (long long)n, (long long)b, head, plan->desc.n_pages - 1);
+    return QKV_OK;
+}
+
+static qkv_status check_block_table(const qkv_plan *plan, const qkv_args *args, qkv_say say)
+{
+    const qkv_desc *d = &plan->desc;
+
+    if (d->page_tokens == 0)
+        return QKV_OK;
+    if (!args->block_table || (uintptr_t)args->block_table % sizeof(int32_t) != 0)
+        return qkv_refuse(say, QKV_ERR_ARGUMENT,
+                          "block_table is at %p; a plan with pages needs one, aligned to 4 bytes",
+                          (const void *)args->block_table);
+    for (int64_t b = 0; b < d->n_seqs; b++)
+        for (int32_t h = 0; h < (d->block_table_stride[1] ? d->n_kv_heads : 1); h++) {
+            const int32_t *row = args->block_table + b * d->block_table_stride[0] +
+                                 h * d->block_table_stride[1];
+            const qkv_status status = check_pages(plan, row, b, h, say);
+            if (status != QKV_OK)
+                return status;
+        }
+    return QKV_OK;
+}
+
+int qkv_args_load(const qkv_args *in, qkv_args *full)
+{
+    if (!in || in->struct_size < offsetof(qkv_args, block_table) ||
+        in->struct_size > sizeof(qkv_args))
+        return 0;
+    qkv_args_init(full);
+    memcpy(full, in, in->struct_size);
+    full->struct_size = sizeof *full;
+    return 1;
+}
+
+qkv_status qkv_args_check(const qkv_plan *plan, const qkv_args *in, int32_t n_workers, char *text,
                           size_t bytes)
 {
     const qkv_say say = {text, bytes};
+    qkv_args full, *args = &full;
 
     if (!plan || plan->magic != QKV_PLAN_MAGIC)
         return qkv_refuse(say, QKV_ERR_ARGUMENT, "plan is not one that qkv_plan_init made");
-    if (!args || args->struct_size != sizeof(qkv_args))
+    if (!qkv_args_load(in, &full))
         return qkv_refuse(say, QKV_ERR_ARGUMENT, "args is NULL or was not set up by qkv_args_init");
 
     const void *bases[QKV_N_TENSORS] = {args->q,    args->k,     args->v,      args->o,
                                         args->mask, args->bias,  args->sinks,  args->slopes,
-                                        args->lse,  args->weights};
+                                        args->k_scale, args->k_min, args->v_scale, args->v_min,
+                                        args->k_rope, args->lse,  args->weights};
     qkv_named_layout tensors[QKV_N_TENSORS];
     region regions[QKV_N_TENSORS + 1];
     qkv_tensors(&plan->desc, &plan->rows, tensors);
@@ -114,8 +173,9 @@ qkv_status qkv_args_check(const qkv_plan *plan, const qkv_args *args, int32_t n_
         if (status != QKV_OK)
             return status;
     }
-    const qkv_status status =
-        check_workspace(plan, args, n_workers, &regions[QKV_N_TENSORS], say);
+    qkv_status status = check_workspace(plan, args, n_workers, &regions[QKV_N_TENSORS], say);
+    if (status == QKV_OK)
+        status = check_block_table(plan, args, say);
     if (status != QKV_OK)
         return status;
     for (int i = 0; i <= QKV_N_TENSORS; i++)

@@ -5,6 +5,7 @@
  * that are indexed by them, arrays before the tensors whose extents follow from them.
  */
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "attention/internal.h"
@@ -18,7 +19,10 @@
             return try_status;                                                                     \
     } while (0)
 
-enum { MAX_DIM = 1024 };
+enum {
+    MAX_DIM = QKV_MAX_HEAD_DIM,
+    FIRST_DESC = offsetof(qkv_desc, page_tokens) /* bytes of the struct when it was shortest */
+};
 #define MAX_LEN ((int64_t)INT32_MAX)
 #define MAX_BLOCK_BITS ((int64_t)1 << 40)
 
@@ -26,15 +30,17 @@ static qkv_status load(const qkv_desc *in, qkv_desc *full, qkv_say say)
 {
     if (!in)
         REFUSE("desc is NULL");
-    if (in->struct_size < sizeof(qkv_desc))
-        REFUSE("desc.struct_size is %u; it must be %u: call qkv_desc_init first", in->struct_size,
-               (unsigned)sizeof(qkv_desc));
+    if (in->struct_size < FIRST_DESC)
+        REFUSE("desc.struct_size is %u; it must be %u .. %u: call qkv_desc_init first",
+               in->struct_size, (unsigned)FIRST_DESC, (unsigned)sizeof(qkv_desc));
     if (in->struct_size > sizeof(qkv_desc))
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "desc.struct_size is %u; this library (%s) knows fields up to %u: the "
                           "program was compiled with a newer header",
                           in->struct_size, qkv_version_string(), (unsigned)sizeof(qkv_desc));
-    memcpy(full, in, sizeof *full);
+    qkv_desc_init(full);
+    memcpy(full, in, in->struct_size);
+    full->struct_size = sizeof *full;
     return QKV_OK;
 }
 
@@ -92,9 +98,11 @@ static qkv_status check_main_types(const qkv_desc *d, qkv_say say)
 
     for (int i = 0; i < 4; i++) {
         const int32_t type = layouts[i]->type;
-        if (!qkv_type_is_float(type))
-            REFUSE("%s.type is %d (%s); it must be f32, f16, bf16 or f64", names[i], type,
-                   qkv_type_name((qkv_type)type));
+        const int coded = (i == 1 || i == 2) && qkv_type_is_coded(type);
+        if (!qkv_type_is_float(type) && !coded)
+            REFUSE("%s.type is %d (%s); it must be f32, f16, bf16 or f64%s", names[i], type,
+                   qkv_type_name((qkv_type)type),
+                   i == 1 || i == 2 ? ", or codes: i8, u4, e4m3 or e5m2" : "");
         if ((type == QKV_F64) != (d->q.type == QKV_F64))
             REFUSE("%s.type is %s but q.type is %s; f64 goes only with f64 for all of q, k, v, o",
                    names[i], qkv_type_name((qkv_type)type), qkv_type_name((qkv_type)d->q.type));
@@ -212,6 +220,76 @@ static qkv_status check_blocks(const qkv_desc *d, qkv_say say)
     return QKV_OK;
 }
 
+static qkv_status check_pages(const qkv_desc *d, qkv_say say)
+{
+    const int64_t entries = d->page_tokens > 0 ? (d->kv_len + d->page_tokens - 1) / d->page_tokens : 0;
+
+    TRY(check_int(say, "page_tokens", d->page_tokens, 0, INT32_MAX));
+    if (d->page_tokens == 0)
+        return QKV_OK;
+    TRY(check_int(say, "n_pages", d->n_pages, 1, INT32_MAX));
+    if (d->cu_seqlens_k)
+        REFUSE("cu_seqlens_k is given together with page_tokens %d; pages say where keys are",
+               d->page_tokens);
+    TRY(check_int(say, "block_table_stride[0]", d->block_table_stride[0], 0, INT64_MAX >> 34));
+    TRY(check_int(say, "block_table_stride[1]", d->block_table_stride[1], 0, INT64_MAX >> 34));
+    for (int i = 0; i < 2; i++)
+        if ((i == 0 ? d->n_seqs : d->n_kv_heads) > 1 && d->block_table_stride[i] != 0 &&
+            d->block_table_stride[i] < entries)
+            REFUSE("block_table_stride[%d] is %lld; kv_len %lld takes %lld pages of %d tokens, so "
+                   "it must be that or more, or 0",
+                   i, (long long)d->block_table_stride[i], (long long)d->kv_len,
+                   (long long)entries, d->page_tokens);
+    return QKV_OK;
+}
+
+/* Scales of k or v, and the default of their group. */
+static qkv_status check_scales(const char *side, int32_t type, int32_t dim, const qkv_layout *scale,
+                               const qkv_layout *min, int32_t *group, qkv_say say)
+{
+    if (!qkv_type_is_coded(type)) {
+        if (scale->type != QKV_NONE || min->type != QKV_NONE)
+            REFUSE("%s_scale or %s_min is given, but %s.type is %s; only codes have scales", side,
+                   side, side, qkv_type_name((qkv_type)type));
+        *group = 0;
+        return QKV_OK;
+    }
+    if (scale->type != QKV_F32 && scale->type != QKV_F16)
+        REFUSE("%s_scale.type is %s; codes of type %s need scales in f32 or f16", side,
+               qkv_type_name((qkv_type)scale->type), qkv_type_name((qkv_type)type));
+    if (min->type != (type == QKV_U4 ? scale->type : QKV_NONE))
+        REFUSE("%s_min.type is %s; it must be %s for codes of type %s", side,
+               qkv_type_name((qkv_type)min->type),
+               type == QKV_U4 ? "that of the scales" : "none", qkv_type_name((qkv_type)type));
+    if (*group == 0)
+        *group = dim;
+    if (*group < 1 || *group > dim || (type == QKV_U4 && *group % 2 && *group != dim))
+        REFUSE("%s_group is %d; it must be 1 .. %d channels%s, or 0 for all", side, *group, dim,
+               type == QKV_U4 ? ", an even number" : "");
+    for (int i = 0; i < 4 && type == QKV_U4; i++)
+        if (min->stride[i] != scale->stride[i])
+            REFUSE("%s_min.stride[%d] is %lld; it must be that of %s_scale, %lld", side, i,
+                   (long long)min->stride[i], side, (long long)scale->stride[i]);
+    return QKV_OK;
+}
+
+static qkv_status check_codes(qkv_desc *d, qkv_say say)
+{
+    TRY(check_int(say, "rope_dim", d->rope_dim, 0, d->head_dim - 1));
+    if ((d->rope_dim > 0) != (d->k_rope.type != QKV_NONE))
+        REFUSE("k_rope.type is %s and rope_dim %d; give both or neither",
+               qkv_type_name((qkv_type)d->k_rope.type), d->rope_dim);
+    if (d->rope_dim > 0 && (!qkv_type_is_float(d->k_rope.type) || d->k_rope.type == QKV_F64 ||
+                            d->q.type == QKV_F64))
+        REFUSE("k_rope.type is %s and q.type %s; k_rope must be f32, f16 or bf16, and q not f64",
+               qkv_type_name((qkv_type)d->k_rope.type), qkv_type_name((qkv_type)d->q.type));
+    if (d->rope_dim > 1 && d->k_rope.stride[3] != 1)
+        REFUSE("k_rope.stride[3] is %lld; channels must be contiguous (stride 1)",
+               (long long)d->k_rope.stride[3]);
+    TRY(check_scales("k", d->k.type, qkv_k_dim(d), &d->k_scale, &d->k_min, &d->k_group, say));
+    return check_scales("v", d->v.type, d->head_dim_v, &d->v_scale, &d->v_min, &d->v_group, say);
+}
+
 static qkv_status check_tensors(const qkv_desc *d, qkv_say say)
 {
     const qkv_rows rows = qkv_rows_of(d);
@@ -253,6 +331,8 @@ qkv_status qkv_desc_check(const qkv_desc *in, qkv_desc *d, qkv_say say)
     TRY(check_types(d, say));
     TRY(check_lengths(d, say));
     TRY(check_blocks(d, say));
+    TRY(check_pages(d, say));
+    TRY(check_codes(d, say));
     TRY(check_tensors(d, say));
     cut_windows(d);
     return qkv_accept(say);

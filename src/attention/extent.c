@@ -62,20 +62,36 @@ static qkv_extent extent(const qkv_layout *layout, int64_t n0, int64_t n1, int64
     return e;
 }
 
+/* U4 has two channels an element. */
+static int64_t elements(const qkv_layout *layout, int64_t channels)
+{
+    return layout->type == QKV_U4 ? (channels + 1) / 2 : channels;
+}
+
 void qkv_tensors(const qkv_desc *d, const qkv_rows *rows, qkv_named_layout out[QKV_N_TENSORS])
 {
     const int64_t b = d->n_seqs, hq = d->n_q_heads, hkv = d->n_kv_heads;
     const int64_t qb = rows->packed_q && b > 0 ? 1 : b, kb = rows->packed_k && b > 0 ? 1 : b;
-    const int64_t tq = rows->q, tk = rows->kv;
+    const int64_t tq = rows->q;
+    /* Keys lie in sequences or in pages. */
+    const int64_t ks = d->page_tokens > 0 ? d->n_pages : kb;
+    const int64_t tk = d->page_tokens > 0 ? d->page_tokens : rows->kv;
+    const int64_t k_groups = qkv_scale_groups(qkv_k_dim(d), d->k_group);
+    const int64_t v_groups = qkv_scale_groups(d->head_dim_v, d->v_group);
     const qkv_named_layout all[QKV_N_TENSORS] = {
         {"q", &d->q, extent(&d->q, qb, hq, tq, d->head_dim), 0},
-        {"k", &d->k, extent(&d->k, kb, hkv, tk, d->head_dim), 0},
-        {"v", &d->v, extent(&d->v, kb, hkv, tk, d->head_dim_v), 0},
+        {"k", &d->k, extent(&d->k, ks, hkv, tk, elements(&d->k, qkv_k_dim(d))), 0},
+        {"v", &d->v, extent(&d->v, ks, hkv, tk, elements(&d->v, d->head_dim_v)), 0},
         {"o", &d->o, extent(&d->o, qb, hq, tq, d->head_dim_v), 1},
         {"mask", &d->mask, extent(&d->mask, b, hq, d->q_len, d->kv_len), 0},
         {"bias", &d->bias, extent(&d->bias, b, hq, d->q_len, d->kv_len), 0},
         {"sinks", &d->sinks, extent(&d->sinks, b, hq, 1, 1), 0},
         {"slopes", &d->slopes, extent(&d->slopes, b, hq, 1, 1), 0},
+        {"k_scale", &d->k_scale, extent(&d->k_scale, ks, hkv, tk, k_groups), 0},
+        {"k_min", &d->k_min, extent(&d->k_min, ks, hkv, tk, k_groups), 0},
+        {"v_scale", &d->v_scale, extent(&d->v_scale, ks, hkv, tk, v_groups), 0},
+        {"v_min", &d->v_min, extent(&d->v_min, ks, hkv, tk, v_groups), 0},
+        {"k_rope", &d->k_rope, extent(&d->k_rope, ks, hkv, tk, d->rope_dim), 0},
         {"lse", &d->lse, extent(&d->lse, qb, hq, tq, 1), 1},
         {"weights", &d->weights, extent(&d->weights, b, hq, d->q_len, d->kv_len), 1},
     };

@@ -39,6 +39,12 @@ static inline int64_t qkv_block_row(const qkv_desc *d, int64_t b, int64_t h, int
     return b * d->block_stride[0] + h * d->block_stride[1] + i / d->block_q * d->block_stride[2];
 }
 
+/* ---- args.c ------------------------------------------------------------------------------- */
+
+/* A full-size copy of the caller's arguments (which may be older and shorter); 0 if they were not set up
+ * by qkv_args_init, or by a newer one. */
+int qkv_args_load(const qkv_args *in, qkv_args *full);
+
 /* ---- extent.c ------------------------------------------------------------------------------ */
 
 /* The dimensions of a strided tensor: number of steps and stride of each. */
@@ -61,8 +67,15 @@ typedef struct qkv_named_layout {
     qkv_extent extent;
     int output;
 } qkv_named_layout;
-enum { QKV_N_TENSORS = 10 };
+enum { QKV_N_TENSORS = 15 };
 void qkv_tensors(const qkv_desc *desc, const qkv_rows *rows, qkv_named_layout out[QKV_N_TENSORS]);
+
+/* Groups of channels that have a scale of their own, and channels of k beside those of k_rope. */
+static inline int32_t qkv_scale_groups(int32_t dim, int32_t group)
+{
+    return group > 0 ? (dim + group - 1) / group : 1;
+}
+static inline int32_t qkv_k_dim(const qkv_desc *desc) { return desc->head_dim - desc->rope_dim; }
 
 /* ---- registry.c ---------------------------------------------------------------------------- */
 

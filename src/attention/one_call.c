@@ -20,7 +20,7 @@ qkv_status qkv_attention(const qkv_desc *desc, const qkv_args *args, const qkv_p
     qkv_status status = qkv_explain(desc, NULL, 0);
     if (status != QKV_OK)
         return status;
-    if (!args || args->struct_size != sizeof *args)
+    if (!qkv_args_load(args, &rest))
         return QKV_ERR_ARGUMENT;
     if (!args->workspace || (uintptr_t)args->workspace % 64 != 0)
         return QKV_ERR_BUFFER;
@@ -30,7 +30,6 @@ qkv_status qkv_attention(const qkv_desc *desc, const qkv_args *args, const qkv_p
     status = qkv_plan_init(args->workspace, plan_bytes, desc, &plan);
     if (status != QKV_OK)
         return status;
-    rest = *args;
     rest.workspace = (char *)args->workspace + plan_bytes;
     rest.workspace_bytes = args->workspace_bytes - plan_bytes;
     status = qkv_args_check(plan, &rest, n_workers, NULL, 0);

@@ -44,6 +44,15 @@ static void set_shape(qkv_shape *s, const qkv_desc *d)
     s->block_k = d->block_bits ? d->block_k : 0;
     s->k_stride = d->k.stride[2];
     s->v_stride = d->v.stride[2];
+    s->k_type = d->k.type;
+    s->v_type = d->v.type;
+    s->rope_dim = d->rope_dim;
+    s->k_rope_type = d->k_rope.type;
+    s->k_rope_stride = d->k_rope.stride[2];
+    s->k_scales = (qkv_scales){d->k_scale.type, d->k_group, d->k_scale.stride[2],
+                               d->k_scale.stride[3]};
+    s->v_scales = (qkv_scales){d->v_scale.type, d->v_group, d->v_scale.stride[2],
+                               d->v_scale.stride[3]};
     s->mask_stride = d->mask.stride[3];
     s->bias_stride = d->bias.stride[3];
     s->weights_stride = d->weights.stride[3];

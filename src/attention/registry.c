@@ -3,6 +3,9 @@
 
 #include "attention/internal.h"
 
+/* A `compute` of kernels.inc that is no type: f32 by products of bf16 parts. */
+enum { QKV_F32_HIGH = 1000 };
+
 static const struct {
     qkv_op op;
     int32_t compute, k_type, v_type;
@@ -18,14 +21,54 @@ static const struct {
 
 enum { N_KERNELS = sizeof table / sizeof *table };
 
+/* Are these numbers, or codes with one scale a row that can wait, exact in bf16? */
+static int exact_in_bf16(int32_t type, int32_t dim, int32_t group)
+{
+    return type == QKV_BF16 ||
+           ((type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2) && group == dim);
+}
+
+static int keys_and_values_exact(const qkv_desc *d)
+{
+    return exact_in_bf16(d->k.type, d->head_dim, d->k_group) &&
+           exact_in_bf16(d->v.type, d->head_dim_v, d->v_group) && d->rope_dim == 0;
+}
+
+/* May products be computed in this type? */
+static int permits(const qkv_desc *d, int32_t compute)
+{
+    if (compute == QKV_BF16)
+        return (d->q.type == QKV_BF16 && keys_and_values_exact(d)) ||
+               (d->q.type != QKV_F64 && d->precision == QKV_PRECISION_MEDIUM);
+    if (compute == QKV_F32_HIGH)
+        return d->q.type != QKV_F64 && d->precision != QKV_PRECISION_HIGHEST;
+    return compute == qkv_compute_type(d);
+}
+
+/* The most exact precision at which line i is chosen, for tensors of its types. */
+static int32_t precision_of(int i)
+{
+    if (table[i].compute == QKV_F32_HIGH)
+        return QKV_PRECISION_HIGH;
+    return table[i].compute == QKV_BF16 && table[i].k_type == QKV_F32 ? QKV_PRECISION_MEDIUM
+                                                                      : QKV_PRECISION_HIGHEST;
+}
+
+/* Kernels for given types read all channels of a key from one place. */
+static int suits(const qkv_desc *d, int i)
+{
+    if (table[i].k_type == QKV_ANY)
+        return table[i].compute == QKV_F32 || keys_and_values_exact(d);
+    return table[i].k_type == d->k.type && table[i].v_type == d->v.type && d->rope_dim == 0;
+}
+
 const qkv_kernel *qkv_find_kernel(qkv_op op, const qkv_desc *d)
 {
     const uint32_t cpu = qkv_cpu_flags() & d->cpu_mask;
-    const int32_t compute = qkv_compute_type(d);
 
     for (int i = 0; i < N_KERNELS; i++)
-        if (table[i].op == op && table[i].compute == compute && table[i].k_type == d->k.type &&
-            table[i].v_type == d->v.type && (table[i].cpu & ~cpu) == 0)
+        if (table[i].op == op && permits(d, table[i].compute) && suits(d, i) &&
+            (table[i].cpu & ~cpu) == 0)
             return table[i].kernel;
     return NULL;
 }
@@ -42,7 +85,8 @@ qkv_status qkv_kernel_info_get_sized(int32_t index, qkv_kernel_info *info, size_
     k.name = table[index].kernel->name;
     k.op = table[index].op == QKV_OP_DECODE ? "decode" : "attend";
     k.tier = table[index].tier;
-    k.compute_type = table[index].compute;
+    k.compute_type = table[index].compute == QKV_F32_HIGH ? QKV_F32 : table[index].compute;
+    k.precision = precision_of(index);
     k.k_type = table[index].k_type;
     k.v_type = table[index].v_type;
     k.cpu = table[index].cpu;

@@ -107,16 +107,47 @@ static int tile_sees_block(const tile_place *place, int64_t kb)
     return 0;
 }
 
-static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
+/* Where the keys and values of the tile's head lie. */
+static qkv_kv find_keys(const tile_place *place)
 {
     const qkv_desc *d = &place->plan->desc;
-    const int64_t kb = place->plan->rows.packed_k ? 0 : place->b;
+    const qkv_args *args = place->args;
+    const int paged = d->page_tokens > 0;
+    const int64_t b = place->plan->rows.packed_k || paged ? 0 : place->b;
     const int64_t head = place->group * place->plan->head_group / place->plan->group;
-    const void *k = at(place->args->k, &d->k, kb, head, place->seq->k_row);
-    const void *v = at(place->args->v, &d->v, kb, head, place->seq->k_row);
+    const int64_t row = place->seq->k_row;
+    qkv_kv kv = {.k = at(args->k, &d->k, b, head, row), .v = at(args->v, &d->v, b, head, row)};
 
+    if (d->k_scale.type != QKV_NONE)
+        kv.k_scale = at(args->k_scale, &d->k_scale, b, head, row);
+    if (d->k_min.type != QKV_NONE)
+        kv.k_min = at(args->k_min, &d->k_min, b, head, row);
+    if (d->v_scale.type != QKV_NONE)
+        kv.v_scale = at(args->v_scale, &d->v_scale, b, head, row);
+    if (d->v_min.type != QKV_NONE)
+        kv.v_min = at(args->v_min, &d->v_min, b, head, row);
+    if (d->k_rope.type != QKV_NONE)
+        kv.k_rope = at(args->k_rope, &d->k_rope, b, head, row);
+    if (paged) {
+        kv.pages = args->block_table + place->b * d->block_table_stride[0] +
+                   head * d->block_table_stride[1];
+        kv.page_tokens = d->page_tokens;
+        kv.k_page = d->k.stride[0];
+        kv.v_page = d->v.stride[0];
+        kv.k_scale_page = d->k_scale.stride[0];
+        kv.v_scale_page = d->v_scale.stride[0];
+        kv.k_rope_page = d->k_rope.stride[0];
+    }
+    return kv;
+}
+
+static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
+{
+    qkv_kv kv = find_keys(place);
+
+    kv.first = j0;
     if (j0 < j1)
-        place->seq->kernel->keys(&place->tile, k, v, j0, j1);
+        place->seq->kernel->keys(&place->tile, &kv, j0, j1);
 }
 
 /* The keys from j towards `end` up to the first that some lane's pattern shows; end if none. */

@@ -117,4 +117,6 @@ static inline void qkv_store_f64(void *p, int type, int64_t i, double x)
 
 static inline int qkv_type_is_float(int type) { return type >= QKV_F64 && type <= QKV_BF16; }
 
+static inline int qkv_type_is_coded(int type) { return type >= QKV_I8 && type <= QKV_E5M2; }
+
 #endif

@@ -24,9 +24,10 @@ static const struct {
     [QKV_ERR_MEMORY] = {"QKV_ERR_MEMORY", "Memory could not be allocated."},
     [QKV_ERR_SYSTEM] = {"QKV_ERR_SYSTEM", "The operating system refused."},
     [QKV_ERR_FORMAT] = {"QKV_ERR_FORMAT", "A file is not what it says it is."},
+    [QKV_ERR_FULL] = {"QKV_ERR_FULL", "A cache has no place left for what was asked."},
 };
 
-static int known(qkv_status status) { return (int)status >= 0 && (int)status <= (int)QKV_ERR_FORMAT; }
+static int known(qkv_status status) { return (int)status >= 0 && (int)status <= (int)QKV_ERR_FULL; }
 
 const char *qkv_status_name(qkv_status status)
 {

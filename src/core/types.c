@@ -8,9 +8,11 @@ static const struct {
     [QKV_NONE] = {"none", 0}, [QKV_F64] = {"f64", 8},   [QKV_F32] = {"f32", 4},
     [QKV_F16] = {"f16", 2},   [QKV_BF16] = {"bf16", 2}, [QKV_BOOL] = {"bool", 1},
     [QKV_I32] = {"i32", 4},   [QKV_I64] = {"i64", 8},
+    [QKV_I8] = {"i8", 1},     [QKV_U4] = {"u4", 1},     [QKV_E4M3] = {"e4m3", 1},
+    [QKV_E5M2] = {"e5m2", 1},
 };
 
-static int known(qkv_type type) { return (int)type >= 0 && (int)type <= (int)QKV_I64; }
+static int known(qkv_type type) { return (int)type >= 0 && (int)type <= (int)QKV_E5M2; }
 
 const char *qkv_type_name(qkv_type type) { return known(type) ? types[type].name : "?"; }
 

@@ -27,6 +27,8 @@
  * nothing, a query's bits do not depend on which other queries share its tile. */
 enum { QKV_BLOCK_KEYS = 128 };
 
+enum { QKV_MAX_HEAD_DIM = 1024 };
+
 /* Bit n of a block mask (qkv_desc.block_bits). */
 static inline int qkv_block_bit(const uint8_t *bits, int64_t n)
 {
@@ -62,7 +64,16 @@ typedef struct qkv_shape {
     int64_t kv_len;                                   /* Tk: keys a row of weights has */
     double scale, softcap;                            /* softcap 0: none */
     const uint8_t *block_bits;
+    int32_t k_type, v_type;
+    int32_t rope_dim, k_rope_type; /* channels of the keys that lie apart; 0: none */
+    int64_t k_rope_stride;
+    struct qkv_scales {
+        int32_t type, group;   /* QKV_F32 or QKV_F16; channels a scale covers */
+        int64_t token_stride, group_stride;
+    } k_scales, v_scales; /* of codes */
 } qkv_shape;
+
+typedef struct qkv_scales qkv_scales;
 
 /* One tile on its way through a kernel. */
 typedef struct qkv_tile {
@@ -74,18 +85,57 @@ typedef struct qkv_tile {
     void *state;     /* kernel->state_bytes, 64-byte aligned */
 } qkv_tile;
 
+/* Where the keys and values of one head lie: all in a row, or in pages that a block table names. */
+typedef struct qkv_kv {
+    const void *k, *v;      /* row of key 0; with pages, row 0 of page 0 */
+    const int32_t *pages;   /* page n holds keys n page_tokens onwards; NULL: no pages */
+    int64_t page_tokens;
+    int64_t k_page, v_page; /* between pages, in elements */
+
+    /* The first key to be looked at.  Kernels whose products begin at whole units of keys find its row
+     * in place of those before it, which may lie in no page. */
+    int64_t first;
+
+    /* Of codes: scale and min of key 0, or of row 0 of page 0; and the keys' other channels. */
+    const void *k_scale, *k_min, *v_scale, *v_min, *k_rope;
+    int64_t k_scale_page, v_scale_page, k_rope_page;
+} qkv_kv;
+
+/* Elements from kv->k (or v) to the row of key j. */
+static inline int64_t qkv_kv_offset(const qkv_kv *kv, int64_t stride, int64_t page, int64_t j)
+{
+    j = j < kv->first ? kv->first : j;
+    if (!kv->pages)
+        return j * stride;
+    return kv->pages[j / kv->page_tokens] * page + j % kv->page_tokens * stride;
+}
+
+/* Keys from j on, before end, whose rows are `stride` apart. */
+static inline int64_t qkv_kv_run(const qkv_kv *kv, int64_t j, int64_t end)
+{
+    if (j < kv->first)
+        return 1;
+    if (!kv->pages)
+        return end - j;
+    const int64_t page_end = (j / kv->page_tokens + 1) * kv->page_tokens;
+    return (page_end < end ? page_end : end) - j;
+}
+
 typedef struct qkv_kernel {
     const char *name; /* "attend_f32_bf16_bf16__avx512" */
     int32_t lanes;    /* queries a tile holds */
     size_t (*scratch_bytes)(int32_t head_dim, int32_t head_dim_v);
     size_t (*state_bytes)(int32_t n_lanes, int32_t head_dim_v);
     void (*begin)(const qkv_tile *tile);
-    /* Keys j0 .. j1-1; k and v point at the rows of key 0. */
-    void (*keys)(const qkv_tile *tile, const void *k, const void *v, int64_t j0, int64_t j1);
+    /* Keys j0 .. j1-1. */
+    void (*keys)(const qkv_tile *tile, const qkv_kv *kv, int64_t j0, int64_t j1);
     /* tile->state absorbs other. */
     void (*merge)(const qkv_tile *tile, const void *other);
     void (*finish)(const qkv_tile *tile);
 } qkv_kernel;
+
+/* The types of a line of kernels.inc for all types. */
+enum { QKV_ANY = QKV_NONE };
 
 /* Declarations.  A kernel that is not listed cannot be reached, and one listed but not written
  * does not link. */

@@ -23,6 +23,7 @@ typedef struct ref_row {
     double *size;    /* |scale| sum_d |q_d k_jd|: how large the terms of the score were */
     double *walked;  /* |scale| times the magnitudes of the partial sums of the score */
     double *added;   /* |alibi| + |bias| */
+    double *rounded; /* what products of a smaller type may take from the score */
     uint8_t *visible;
 
     double *q, *o, *lost; /* D; Dv; Dv: what rounding took from o */
@@ -33,8 +34,27 @@ typedef struct ref_row {
     double raise, lower;
 } ref_row;
 
-/* Channel c of value j. */
-double qkv_ref_value(const ref_row *row, int64_t j, int64_t c);
+/* What products of a smaller type than the compute type may cost; all 0 if none are used. */
+typedef struct ref_products {
+    double operands; /* relative error of a product q k, from rounding q and k */
+    double weights;  /* relative error of a product w v, from rounding w and v */
+    double normal;   /* factors below this may count as 0 */
+} ref_products;
+
+/* Products of bf16 are what a tier may use if q, k and v are bf16, or if the precision permits. */
+ref_products qkv_ref_products(const qkv_desc *desc);
+
+/* An element of the keys or values, and what decoding it in f32 may cost: 0 if it is no code, infinity if it
+ * may leave the range of f32. */
+typedef struct ref_number {
+    double value, error;
+} ref_number;
+ref_number qkv_ref_key(const ref_row *row, int64_t j, int64_t c);
+ref_number qkv_ref_value(const ref_row *row, int64_t j, int64_t c);
+
+/* Element (i0, i1, i2, i3) of a float or boolean tensor. */
+double qkv_ref_element(const void *base, const qkv_layout *layout, int64_t i0, int64_t i1, int64_t i2,
+                       int64_t i3);
 
 /* Bounds for o (Dv entries) and lse of this row; either may be NULL.  Derived in
  * docs/numerics.md. */

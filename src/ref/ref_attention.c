@@ -14,57 +14,9 @@
 #include <math.h>
 #include <string.h>
 
-static double f16_value(uint16_t h)
-{
-    const int sign = h >> 15, exponent = h >> 10 & 31, fraction = h & 1023;
-    double x;
-    if (exponent == 31)
-        x = fraction ? NAN : INFINITY;
-    else if (exponent == 0)
-        x = ldexp(fraction, -24);
-    else
-        x = ldexp(fraction + 1024, exponent - 25);
-    return sign ? -x : x;
-}
-
-static double bf16_value(uint16_t h)
-{
-    const uint32_t bits = (uint32_t)h << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return (double)x;
-}
-
-static double element(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2,
-                      int64_t i3)
-{
-    const int64_t n =
-        i0 * l->stride[0] + i1 * l->stride[1] + i2 * l->stride[2] + i3 * l->stride[3];
-    switch (l->type) {
-    case QKV_F64:
-        return ((const double *)base)[n];
-    case QKV_F32:
-        return (double)((const float *)base)[n];
-    case QKV_F16:
-        return f16_value(((const uint16_t *)base)[n]);
-    case QKV_BF16:
-        return bf16_value(((const uint16_t *)base)[n]);
-    default:
-        return ((const uint8_t *)base)[n] != 0;
-    }
-}
-
 static int64_t cu_entry(const qkv_desc *d, const void *cu, int64_t b)
 {
     return d->cu_seqlens_type == QKV_I64 ? ((const int64_t *)cu)[b] : ((const int32_t *)cu)[b];
-}
-
-static int64_t kv_head(const ref_row *r) { return r->h / (r->d->n_q_heads / r->d->n_kv_heads); }
-
-double qkv_ref_value(const ref_row *r, int64_t j, int64_t c)
-{
-    const int64_t b = r->d->cu_seqlens_k ? 0 : r->b;
-    return element(r->args->v, &r->d->v, b, kv_head(r), r->k_row + j, c);
 }
 
 static void set_sequence(ref_row *r, int64_t b)
@@ -121,10 +73,10 @@ static int sees(const ref_row *r, int64_t j)
         return 0;
     if (!block_visible(r, j))
         return 0;
-    if (d->mask.type != QKV_NONE && element(r->args->mask, &d->mask, r->b, r->h, r->i, j) == 0)
+    if (d->mask.type != QKV_NONE && qkv_ref_element(r->args->mask, &d->mask, r->b, r->h, r->i, j) == 0)
         return 0;
     if (d->bias.type != QKV_NONE &&
-        element(r->args->bias, &d->bias, r->b, r->h, r->i, j) == -INFINITY)
+        qkv_ref_element(r->args->bias, &d->bias, r->b, r->h, r->i, j) == -INFINITY)
         return 0;
     return 1;
 }
@@ -132,15 +84,24 @@ static int sees(const ref_row *r, int64_t j)
 static void score(ref_row *r, int64_t j)
 {
     const qkv_desc *d = r->d;
-    const int64_t b = d->cu_seqlens_k ? 0 : r->b;
-    double s = 0, size = 0, walked = 0;
+    const ref_products products = qkv_ref_products(d);
+    double s = 0, size = 0, walked = 0, flushed = 0, decoded = 0;
 
     for (int64_t c = 0; c < d->head_dim; c++) {
-        const double k = element(r->args->k, &d->k, b, kv_head(r), r->k_row + j, c);
-        s += r->q[c] * k;
-        size += fabs(r->q[c] * k);
+        const ref_number number = qkv_ref_key(r, j, c);
+        const double k = number.value;
+        const double term = r->q[c] * k;
+        s += term;
+        size += fabs(term);
         walked += fabs(s);
+        decoded += number.error == INFINITY ? INFINITY : fabs(r->q[c]) * number.error;
+        if (fabs(r->q[c]) < products.normal || fabs(k) < products.normal)
+            flushed += fabs(term);
     }
+    r->rounded[j] = fabs(r->scale) * (products.operands * size + flushed + decoded +
+                                      products.normal * (double)d->head_dim);
+    if (decoded == INFINITY) /* also if the scale is 0 */
+        r->rounded[j] = INFINITY;
     r->s[j] = r->scale * s;
     r->size[j] = fabs(r->scale) * size;
     r->walked[j] = fabs(r->scale) * walked;
@@ -152,13 +113,13 @@ static void add_terms(ref_row *r, int64_t j)
     double added = 0;
 
     if (d->slopes.type != QKV_NONE) {
-        const double slope = element(r->args->slopes, &d->slopes, r->b, r->h, 0, 0);
+        const double slope = qkv_ref_element(r->args->slopes, &d->slopes, r->b, r->h, 0, 0);
         const double term = slope * fabs((double)(r->q_offset + r->i - j));
         r->s[j] -= term;
         added += fabs(term);
     }
     if (d->bias.type != QKV_NONE) {
-        const double bias = element(r->args->bias, &d->bias, r->b, r->h, r->i, j);
+        const double bias = qkv_ref_element(r->args->bias, &d->bias, r->b, r->h, r->i, j);
         r->s[j] += bias;
         added += fabs(bias);
     }
@@ -178,20 +139,22 @@ static void compute_scores(ref_row *r, double *weights_out)
 {
     const qkv_desc *d = r->d;
     const int64_t n = d->kv_len;
+    const int all = weights_out && (d->stage == QKV_STAGE_SCORES || d->stage == QKV_STAGE_CAPPED);
 
     r->n_visible = 0;
-    memset(r->visible, 0, (size_t)n);
-    for (int64_t j = 0; j < n; j++)
-        if (exists(r, j))
+    for (int64_t j = 0; j < n; j++) {
+        r->visible[j] = (uint8_t)sees(r, j);
+        r->n_visible += r->visible[j];
+        r->s[j] = 0;
+        if (r->visible[j] || (all && exists(r, j))) /* a hidden key may lie in no page */
             score(r, j);
+    }
     look(r, QKV_STAGE_SCORES, r->s, weights_out);
     for (int64_t j = 0; j < n; j++)
         if (exists(r, j) && d->softcap > 0)
             r->s[j] = d->softcap * tanh(r->s[j] / d->softcap);
     look(r, QKV_STAGE_CAPPED, r->s, weights_out);
     for (int64_t j = 0; j < n; j++) {
-        r->visible[j] = (uint8_t)sees(r, j);
-        r->n_visible += r->visible[j];
         if (r->visible[j])
             add_terms(r, j);
         else
@@ -240,7 +203,7 @@ static void average_values(ref_row *r)
         r->o[c] = r->lost[c] = 0;
     for (int64_t j = 0; j < r->d->kv_len; j++)
         for (int64_t c = 0; r->visible[j] && c < r->d->head_dim_v; c++)
-            add(&r->o[c], &r->lost[c], r->w[j] * qkv_ref_value(r, j, c));
+            add(&r->o[c], &r->lost[c], r->w[j] * qkv_ref_value(r, j, c).value);
     for (int64_t c = 0; c < r->d->head_dim_v; c++)
         r->o[c] = total(r->o[c], r->lost[c]);
 }
@@ -289,10 +252,10 @@ static void compute_row(ref_row *r, const qkv_ref_out *out)
         return;
     }
     for (int64_t c = 0; c < d->head_dim; c++)
-        r->q[c] = element(r->args->q, &d->q, d->cu_seqlens_q ? 0 : r->b, r->h, r->q_row + r->i, c);
+        r->q[c] = qkv_ref_element(r->args->q, &d->q, d->cu_seqlens_q ? 0 : r->b, r->h, r->q_row + r->i, c);
     r->sink = -INFINITY;
     if (d->sinks.type != QKV_NONE)
-        r->sink = element(r->args->sinks, &d->sinks, r->b, r->h, 0, 0);
+        r->sink = qkv_ref_element(r->args->sinks, &d->sinks, r->b, r->h, 0, 0);
     compute_scores(r, to.weights);
     soften(r);
     average_values(r);
@@ -308,16 +271,16 @@ size_t qkv_ref_scratch_size(const qkv_desc *desc)
 {
     if (qkv_explain(desc, NULL, 0) != QKV_OK)
         return 0;
-    return (size_t)(5 * desc->kv_len + desc->head_dim + 2 * desc->head_dim_v) * sizeof(double) +
+    return (size_t)(6 * desc->kv_len + desc->head_dim + 2 * desc->head_dim_v) * sizeof(double) +
            ((size_t)desc->kv_len + 7) / 8 * 8;
 }
 
 static void map_scratch(ref_row *r, void *scratch)
 {
     double *at = scratch;
-    double **arrays[] = {&r->s, &r->w, &r->size, &r->walked, &r->added};
+    double **arrays[] = {&r->s, &r->w, &r->size, &r->walked, &r->added, &r->rounded};
 
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         *arrays[i] = at;
         at += r->d->kv_len;
     }
@@ -331,18 +294,24 @@ qkv_status qkv_ref_attention(const qkv_desc *desc, const qkv_args *args, const q
                              void *scratch)
 {
     const qkv_status status = qkv_explain(desc, NULL, 0);
-    ref_row r = {.d = desc, .args = args};
+    qkv_desc d; /* the caller's structs may be older and shorter */
+    qkv_args a;
+    ref_row r = {.d = &d, .args = &a};
 
     if (status != QKV_OK)
         return status;
-    if (!args || !out || !scratch)
+    if (!args || args->struct_size > sizeof a || !out || !scratch)
         return QKV_ERR_ARGUMENT;
-    r.scale = desc->scale == QKV_SCALE_DEFAULT ? 1 / sqrt((double)desc->head_dim) : desc->scale;
+    qkv_desc_init(&d);
+    memcpy(&d, desc, desc->struct_size);
+    qkv_args_init(&a);
+    memcpy(&a, args, args->struct_size);
+    r.scale = d.scale == QKV_SCALE_DEFAULT ? 1 / sqrt((double)d.head_dim) : d.scale;
     map_scratch(&r, scratch);
-    for (int64_t b = 0; b < desc->n_seqs; b++) {
+    for (int64_t b = 0; b < d.n_seqs; b++) {
         set_sequence(&r, b);
-        for (r.h = 0; r.h < desc->n_q_heads; r.h++)
-            for (r.i = 0; r.i < desc->q_len; r.i++)
+        for (r.h = 0; r.h < d.n_q_heads; r.h++)
+            for (r.i = 0; r.i < d.q_len; r.i++)
                 compute_row(&r, out);
     }
     return QKV_OK;

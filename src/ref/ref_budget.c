@@ -13,6 +13,8 @@
  *     raise      1 + sum_j x_j       lower = sum_j w_j exp(-e_j)
  *     o          sum_j x_j (|v_j| + |o|) / (2 - raise)  +  u g sum_j w_j |v_j|  +  half an ulp of
  *                the output; from raise = 1.5 on: max |v| + |o|, for a mean of the values it stays
+ *     products of bf16   the score's operands, if they had to be rounded, in d_j; weights and values
+ *                rounded independently: 6 u_b sqrt(sum_j (w_j v_j)^2), at most u_b sum_j w_j |v_j|
  *     lse        log of raise or of 1 / lower  +  u (g + 2 |lse|)
  *     g          6 + sqrt(128) + 2 sqrt(blocks of 128 keys): the sum inside a block, then across
  */
@@ -35,6 +37,26 @@ static format format_of(int32_t type)
     static const format f32 = {0x1p-24, 0x1p-149, 0x1p-126, 0x1.fffffep127};
     static const format f64 = {0x1p-53, 0x1p-1074, 0x1p-1022, 0x1.fffffffffffffp1023};
     return type == QKV_F16 ? f16 : type == QKV_BF16 ? bf16 : type == QKV_F64 ? f64 : f32;
+}
+
+static int exact_in_bf16(int32_t type)
+{
+    return type == QKV_BF16 || type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2;
+}
+
+ref_products qkv_ref_products(const qkv_desc *d)
+{
+    const ref_products none = {0, 0, 0}, bf16 = {0, 0x1p-8, 0x1p-126};
+    const ref_products rounded_to_bf16 = {0x1.02p-7, 0x1.02p-7, 0x1p-126};
+    /* x = high + low (1 + 2^-8): 2^-16 from each factor and 2^-16 for the product of the low parts,
+     * which is left out.  Low parts of small numbers are subnormal. */
+    const ref_products parts_of_bf16 = {0x1.84p-15, 0x1.84p-15, 0x1p-117};
+
+    if (d->q.type == QKV_BF16 && exact_in_bf16(d->k.type) && exact_in_bf16(d->v.type))
+        return bf16;
+    if (d->q.type == QKV_F64 || d->precision == QKV_PRECISION_HIGHEST)
+        return none;
+    return d->precision == QKV_PRECISION_MEDIUM ? rounded_to_bf16 : parts_of_bf16;
 }
 
 /* In f64 the oracle rounds like the kernel, so twice the error may lie between them. */
@@ -61,7 +83,7 @@ static double exponent_error(const ref_row *r, int64_t j, const format *compute)
     const double underflow = r->size[j] > 0 ? compute->smallest * 0x1p24 : 0;
     const double d = u * (r->walked[j] + 4 * r->size[j] + cap + 4 * r->added[j] +
                           2 * fabs(r->s[j])) +
-                     underflow;
+                     underflow + r->rounded[j];
     return d + u * (4 + fabs(r->s[j] - r->m));
 }
 
@@ -75,26 +97,32 @@ static int undefined_product(const ref_row *r, int64_t j, double v, const format
 static void o_errors(const ref_row *r, double *budget, const format *compute)
 {
     const format out = format_of(r->d->o.type);
+    const ref_products products = qkv_ref_products(r->d);
     const double u = unit(r, compute);
 
     for (int64_t c = 0; c < r->d->head_dim_v; c++) {
         const double o = fabs(r->o[c]);
-        double relative = 0, mass = 0, raw = 0, largest = 0, tiny = compute->smallest;
+        double relative = 0, mass = 0, squares = 0, raw = 0, largest = 0;
+        double tiny = compute->smallest;
         int undefined = 0;
         for (int64_t j = 0; j < r->d->kv_len; j++) {
             if (!r->visible[j])
                 continue;
-            const double v = fabs(qkv_ref_value(r, j, c));
+            const ref_number number = qkv_ref_value(r, j, c);
+            const double v = fabs(number.value);
             /* x_j stands in size[] by now. */
             relative += r->size[j] == 0 ? 0 : r->size[j] * (v + o);
             largest = fmax(largest, v);
             mass += r->w[j] * v;
+            squares += r->w[j] * v * (r->w[j] * v);
             raw += r->w[j] * r->sum * v;
-            tiny += compute->normal * v + compute->smallest;
+            tiny += compute->normal * v + compute->smallest + products.normal +
+                    (number.error == INFINITY ? INFINITY : r->w[j] * number.error);
             undefined |= undefined_product(r, j, v, compute);
         }
         relative = r->raise < 1.5 ? fmin(relative / (2 - r->raise), largest + o) : largest + o;
-        const double e = relative + u * chain(r) * (mass + o) + tiny;
+        const double rounding = products.weights * fmin(mass, 6 * sqrt(squares));
+        const double e = relative + u * chain(r) * (mass + o) + rounding + tiny;
         budget[c] = e + out.u * (o + e) + out.smallest / 2;
         if (undefined || raw > compute->largest / 4 || (isfinite(o) && o + e > out.largest))
             budget[c] = INFINITY;

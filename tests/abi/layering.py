@@ -18,15 +18,18 @@ SRC = {  # folder of src: what it may include besides itself and the public head
     "kernels/tmpl": ("kernels/simd/", "kernels/kernel.h", "core/convert.h"),
     "kernels/scalar": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
     "kernels/x86": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
+    "kernels/arm": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
     "kernels": (),
     "attention": ("kernels/kernel.h", "kernels/kernels.inc", "core/"),
     "ref": (),
+    "cache": ("core/",),
     "io": ("core/say.h",),
 }
 CLIENTS = (
-    "cli", "python", "lab", "mpi", "bench", "examples", "tests/harness", "tests/api", "tests/props",
+    "cli", "python", "lab", "mpi", "bench", "examples", "tests/harness", "tests/api", "tests/cache",
+    "tests/props",
 )  # fmt: skip
-CLIENTS_SEE = {"tests/api": ("tests/harness/",), "tests/props": ("tests/harness/",)}
+CLIENTS_SEE = {client: ("tests/harness/",) for client in ("tests/api", "tests/cache", "tests/props")}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
 
 tally = Tally("layering")

@@ -7,6 +7,9 @@
 
 void test_refusals(void);
 void test_args(void);
+void test_coded_refusals(void);
+void test_block_tables(void);
+void test_older_structs(void);
 void test_merge_refusals(void);
 void test_versions(void);
 void test_plans(void);
@@ -21,5 +24,8 @@ void test_convert_refusals(void);
 
 /* A small problem that qkv accepts: B 2, Hq 4, Hkv 2, Tq 5, Tk 9, D 8, Dv 8, f32, lse. */
 qkv_desc api_desc(void);
+
+/* Checks that nothing accepts d, and that qkv_explain's sentence holds this one. */
+void api_check_refused(const qkv_desc *d, const char *sentence);
 
 #endif

@@ -5,6 +5,8 @@ int main(int argc, char **argv)
 {
     static const t_test tests[] = {
         {"refusals", test_refusals},       {"args", test_args},
+        {"codes", test_coded_refusals},    {"block_tables", test_block_tables},
+        {"older", test_older_structs},
         {"merge", test_merge_refusals},    {"versions", test_versions},
         {"plans", test_plans},             {"one_call", test_one_call},
         {"registry", test_registry},       {"no_malloc", test_no_malloc},

@@ -1,5 +1,8 @@
 /* test_plan.c - versions, sizes, reuse, the one-shot call, the registry. */
+#include <stddef.h>
 #include <string.h>
+
+#include "qkv/ref.h"
 
 #include "api.h"
 
@@ -127,6 +130,43 @@ void test_plans(void)
         qkv_run(plan, &b);
         t_check(memcmp(o[0], o[1], sizeof o[0]) == 0, "the plan still reads the array");
     }
+}
+
+/* The structs of the first version, at the end of readable memory. */
+void test_older_structs(void)
+{
+    const size_t desc_bytes = offsetof(qkv_desc, page_tokens);
+    const size_t args_bytes = offsetof(qkv_args, block_table);
+    const qkv_desc full = api_desc();
+    qkv_args all = some_args(0);
+    double ref[2][320];
+
+    if (!t_case("plan, run and oracle"))
+        return;
+    qkv_desc *d = t_alloc(desc_bytes, 8, T_END, 0);
+    qkv_args *a = t_alloc(args_bytes, 8, T_END, 0);
+    all.workspace_bytes = qkv_attention_workspace_size(&full, 1);
+    all.workspace = t_alloc(all.workspace_bytes, 64, T_END, 0xff);
+    memcpy(d, &full, desc_bytes);
+    memcpy(a, &all, args_bytes);
+    d->struct_size = (uint32_t)desc_bytes;
+    a->struct_size = (uint32_t)args_bytes;
+    a->o = o[1];
+    a->lse = lse[1];
+    t_check(qkv_attention(&full, &all, NULL) == QKV_OK, "refused");
+    t_check(qkv_attention(d, a, NULL) == QKV_OK, "the older structs are refused");
+    t_check(memcmp(o[0], o[1], sizeof o[0]) == 0, "other bits");
+    for (int older = 0; older < 2; older++) {
+        const qkv_ref_out out = {.o = ref[older]};
+        void *scratch = t_scratch(qkv_ref_scratch_size(d));
+        t_check(qkv_ref_attention(older ? d : &full, older ? a : &all, &out, scratch) == QKV_OK,
+                "the oracle refuses");
+    }
+    t_check(memcmp(ref[0], ref[1], sizeof ref[0]) == 0, "the oracle says something else");
+    a->struct_size--;
+    t_check(qkv_attention(d, a, NULL) == QKV_ERR_ARGUMENT, "args shorter than ever");
+    d->struct_size--;
+    t_check(qkv_explain(d, NULL, 0) == QKV_ERR_ARGUMENT, "a descriptor shorter than ever");
 }
 
 void test_one_call(void)

@@ -69,6 +69,28 @@ static void poison_registers(void)
 
 /* Rounding, flushing and masks; the low six bits are flags that any operation may raise. */
 static uint32_t float_control(void) { return __builtin_ia32_stmxcsr() & ~63u; }
+#elif defined(__aarch64__)
+/* The registers that a function may change as it likes. */
+static void poison_registers(void)
+{
+    __asm__ volatile(
+        "movi v0.16b, #255\n\tmovi v1.16b, #255\n\tmovi v2.16b, #255\n\tmovi v3.16b, #255\n\t"
+        "movi v4.16b, #255\n\tmovi v5.16b, #255\n\tmovi v6.16b, #255\n\tmovi v7.16b, #255\n\t"
+        "movi v16.16b, #255\n\tmovi v17.16b, #255\n\tmovi v18.16b, #255\n\tmovi v19.16b, #255\n\t"
+        "movi v20.16b, #255\n\tmovi v21.16b, #255\n\tmovi v22.16b, #255\n\tmovi v23.16b, #255\n\t"
+        "movi v24.16b, #255\n\tmovi v25.16b, #255\n\tmovi v26.16b, #255\n\tmovi v27.16b, #255\n\t"
+        "movi v28.16b, #255\n\tmovi v29.16b, #255\n\tmovi v30.16b, #255\n\tmovi v31.16b, #255"
+        ::: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21",
+            "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+}
+
+/* Rounding, flushing, trapping; the flags lie in another register. */
+static uint32_t float_control(void)
+{
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return (uint32_t)fpcr;
+}
 #else
 static void poison_registers(void) {}
 static uint32_t float_control(void) { return 0; }

@@ -178,15 +178,13 @@ static void set_args(t_problem *p)
     a->weights = p->tensor[T_WEIGHTS].first;
 }
 
-static void allocate(t_problem *p, int tensor)
+void t_tensor_allocate(t_tensor *t, t_rng *rng, unsigned char fill)
 {
-    t_tensor *t = &p->tensor[tensor];
     const size_t size = qkv_type_size((qkv_type)t->layout->type);
     int64_t below;
 
     t->bytes = (size_t)extent(t, &below) * size;
-    t->memory = t_alloc(t->bytes, size, t_chance(&p->rng, 80) ? T_END : T_START,
-                        is_input(tensor) ? 0xff : 0xa5);
+    t->memory = t_alloc(t->bytes, size, t_chance(rng, 80) ? T_END : T_START, fill);
     t->first = (char *)t->memory + (size_t)below * size;
 }
 
@@ -233,7 +231,7 @@ void t_problem_allocate(t_problem *p)
         p->tensor[i].memory = p->tensor[i].first = NULL;
         if (p->tensor[i].layout->type != QKV_NONE && !(p->packed_qkv && i <= T_V) &&
             !(p->v_is_k && i == T_V))
-            allocate(p, i);
+            t_tensor_allocate(&p->tensor[i], &p->rng, is_input(i) ? 0xff : 0xa5);
     }
     if (p->v_is_k) {
         p->tensor[T_V].memory = p->tensor[T_K].memory;

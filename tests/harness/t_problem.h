@@ -73,6 +73,8 @@ typedef struct t_problem {
     uint8_t *seen;   /* [B][Hq][Tq][Tk]: visible pairs */
     qkv_ref_out ref; /* the oracle's answer, with budgets */
     double *weights_budget;
+    const double *k_error; /* of T_K, dense: what decoding may cost each element; NULL: nothing;
+                            * infinity: anything may come of it */
 } t_problem;
 
 /* A descriptor only: sizes, lengths, masks, strides. */
@@ -92,6 +94,9 @@ void t_problem_make(t_problem *p, uint64_t seed, const t_limits *limits);
 void t_problem_shape(t_problem *p);
 /* Random strides for every tensor (dense ones if limits.layouts is 0). */
 void t_problem_lay_out(t_problem *p);
+
+/* Memory for a tensor of which layout and n are set, beside a guard page and full of `fill`. */
+void t_tensor_allocate(t_tensor *t, t_rng *rng, unsigned char fill);
 
 /* A problem with the descriptor of another, to be edited and then rebuilt: shape, strides,
  * memory. */

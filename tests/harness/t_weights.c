@@ -5,7 +5,7 @@
  *
  *     d = u ((D + 8) |scale| sum |q k|  +  12 |capped|  +  4 (|alibi| + |bias| + |score|))
  *
- * and a weight exp(s - lse) by the relative error e^(d + error of lse) - 1.
+ * (more if the precision permits to round q and k first), and a weight exp(s - lse) by the relative error e^(d + error of lse) - 1.
  */
 #include <float.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 
 typedef struct element {
     double products;    /* |scale| sum |q k| */
+    double decoded;     /* |scale| sum |q| (what decoding k may cost) */
     double alibi, bias; /* magnitudes */
 } element;
 
@@ -24,12 +25,18 @@ static element measure(const t_problem *p, int32_t b, int32_t h, int64_t i, int6
     const int32_t kv_head = h / (d->n_q_heads / d->n_kv_heads);
     const double scale =
         d->scale == QKV_SCALE_DEFAULT ? 1 / sqrt((double)d->head_dim) : fabs(d->scale);
-    element e = {0, 0, 0};
+    const int64_t k_b = d->cu_seqlens_k ? 0 : b, *n = p->tensor[T_K].n;
+    const int64_t k_at = ((k_b * n[1] + kv_head) * n[2] + s.k_row + j) * n[3];
+    element e = {0, 0, 0, 0};
 
-    for (int32_t c = 0; c < d->head_dim; c++)
-        e.products += scale *
-                      fabs(t_get(p, T_Q, d->cu_seqlens_q ? 0 : b, h, s.q_row + i, c) *
-                           t_get(p, T_K, d->cu_seqlens_k ? 0 : b, kv_head, s.k_row + j, c));
+    for (int32_t c = 0; c < d->head_dim; c++) {
+        const double q = t_get(p, T_Q, d->cu_seqlens_q ? 0 : b, h, s.q_row + i, c);
+        e.products += scale * fabs(q * t_get(p, T_K, k_b, kv_head, s.k_row + j, c));
+        if (p->k_error && p->k_error[k_at + c] == (double)INFINITY)
+            e.decoded = INFINITY;
+        else if (p->k_error)
+            e.decoded += scale * fabs(q) * p->k_error[k_at + c];
+    }
     if (d->slopes.type != QKV_NONE)
         e.alibi = fabs(t_get(p, T_SLOPES, b, h, 0, 0) * (double)(s.q_offset + i - j));
     if (d->bias.type != QKV_NONE)
@@ -43,7 +50,13 @@ static double bound(const qkv_desc *d, const element *e, double want, double lse
     const int f64 = d->q.type == QKV_F64;
     const double u = f64 ? 0x1p-51 : 0x1p-24, normal = f64 ? DBL_MIN : (double)FLT_MIN;
     const double score = d->stage == QKV_STAGE_WEIGHTS ? lse + log(want) : want;
-    double error = u * (d->head_dim + 8) * e->products + normal;
+    double error =
+        u * (d->head_dim + 8) * e->products + e->decoded + normal * (1 + d->head_dim);
+
+    if (!f64 && d->precision == QKV_PRECISION_MEDIUM) /* both factors rounded to 8 bits */
+        error += 0x1.02p-7 * e->products;
+    if (!f64 && d->precision == QKV_PRECISION_HIGH) /* to two parts of 8 bits */
+        error += 0x1.84p-15 * e->products;
 
     if (!isfinite(want))
         return 0; /* must be the same infinity, or NaN */
@@ -60,6 +73,14 @@ static double bound(const qkv_desc *d, const element *e, double want, double lse
     return error;
 }
 
+/* Is this NaN one that infinite scales of codes make of the formula, and need not make of a kernel? */
+static int may_differ(const t_problem *p, const element *e, double want, double lse_budget)
+{
+    return p->k_error && isnan(want) &&
+           (e->decoded == (double)INFINITY ||
+            (p->desc.stage == QKV_STAGE_WEIGHTS && lse_budget == (double)INFINITY));
+}
+
 void t_bound_weights(t_problem *p)
 {
     const qkv_desc *d = &p->desc;
@@ -71,11 +92,14 @@ void t_bound_weights(t_problem *p)
                 for (int64_t j = 0; j < d->kv_len; j++) {
                     const int64_t row = ((int64_t)b * d->n_q_heads + h) * d->q_len + i;
                     const double want = p->ref.weights[row * d->kv_len + j];
-                    element e = {0, 0, 0};
-                    if (i < s.q_len && j >= s.kv_start && j < s.kv_len && isfinite(want))
+                    element e = {0, 0, 0, 0};
+                    if (i < s.q_len && j >= s.kv_start && j < s.kv_len &&
+                        (isfinite(want) || p->k_error))
                         e = measure(p, b, h, i, j);
                     p->weights_budget[row * d->kv_len + j] =
-                        bound(d, &e, want, p->ref.lse[row], p->ref.lse_budget[row]);
+                        may_differ(p, &e, want, p->ref.lse_budget[row])
+                            ? (double)INFINITY
+                            : bound(d, &e, want, p->ref.lse[row], p->ref.lse_budget[row]);
                 }
     }
 }

@@ -33,7 +33,7 @@ static void check_exp_row(const real *x, error_found *worst)
         v_store(y + i, v_exp(v_load(x + i)));
     for (int i = 0; i < ROW; i++) {
         t_check(y[i] >= 0 && y[i] <= 1, "exp(%a) is %a", (double)x[i], (double)y[i]);
-        note_error(worst, x[i], y[i], WIDE(exp)((wide)x[i]));
+        note_error(worst, x[i], y[i], wide_exp((wide)x[i]));
     }
 }
 
@@ -51,7 +51,7 @@ static void check_tanh_row(const real *x, error_found *worst)
                 (double)x[i], (double)y[i]);
         t_check(y[i] == -opposite[i], "tanh(%a) is %a, but that of its opposite %a", (double)x[i],
                 (double)y[i], (double)opposite[i]);
-        note_error(worst, x[i], y[i], WIDE(tanh)((wide)x[i]));
+        note_error(worst, x[i], y[i], wide_tanh((wide)x[i]));
     }
 }
 

@@ -45,8 +45,10 @@ OPERATION(mul, v_mul(a, b), a * b)
 OPERATION(div, v_div(a, b), a / b)
 #if SIMD_TWO_ROUNDINGS
 OPERATION(fma, v_fma(a, b, c), a *b + c)
+OPERATION(fms, v_fms(a, b, c), a *b - c)
 #else
 OPERATION(fma, v_fma(a, b, c), SIMD(fma)(a, b, c))
+OPERATION(fms, v_fms(a, b, c), SIMD(fma)(a, b, -c))
 #endif
 OPERATION(max, v_max(a, b), a > b ? a : b)
 OPERATION(abs, v_abs(a), of_bits(bits_of(a) << 1 >> 1))
@@ -94,6 +96,7 @@ static const operation operations[] = {
     {"v_mul", 2, SAME_VALUE, run_mul, plain_mul, NULL},
     {"v_div", 2, SAME_VALUE, run_div, plain_div, NULL},
     {"v_fma", 3, SAME_VALUE, run_fma, plain_fma, NULL},
+    {"v_fms", 3, SAME_VALUE, run_fms, plain_fms, NULL},
     {"v_max", 2, SAME_BITS, run_max, plain_max, NULL},
     {"v_abs", 1, SAME_BITS, run_abs, plain_abs, NULL},
     {"v_sign_of", 2, SAME_BITS, run_sign_of, plain_sign_of, NULL},

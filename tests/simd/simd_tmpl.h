@@ -49,13 +49,15 @@ static real of_bits(bits_t bits)
 #include "simd_ops.h"
 #include "simd_sum.h"
 #include "simd_memory.h"
+#include "simd_parts.h"
+#include "simd_wide.h"
 #include "simd_math.h"
 
 static const t_test simd_tests[] = {
     {"operations", test_operations}, {"any", test_any}, {"sum4", test_sum4},
-    {"memory", test_memory},
+    {"memory", test_memory},         {"parts", test_parts}, {"zip", test_zip},
 #if SIMD_F32
-    {"widen", test_widen},
+    {"widen", test_widen},           {"narrow", test_narrow},
 #endif
     {"exp", test_exp},               {"tanh", test_tanh},
 };

@@ -14,8 +14,8 @@ typedef float real;
 typedef __m256 vf;
 typedef __m256 vm; /* all bits of a lane, or none */
 #define VL 8
-#define LANES 2 /* 6 x 2 accumulators, 2 loads, 1 broadcast of 16 registers */
-#define TILE 6
+#define LANES 3 /* 4 x 3 accumulators, 3 loads, 1 broadcast of 16 registers */
+#define TILE 4
 
 static inline vf v_zero(void) { return _mm256_setzero_ps(); }
 static inline vf v_set1(real x) { return _mm256_set1_ps(x); }
@@ -31,6 +31,7 @@ static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf v_fms(vf a, vf b, vf c) { return _mm256_fmsub_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 static inline vf v_sign_of(vf a, vf s)
@@ -68,6 +69,36 @@ static inline vf v_widen_bf16(const uint16_t *p)
 static inline vf v_widen_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+static inline void v_narrow_bf16(uint16_t *p, vf a)
+{
+    const __m256i x = _mm256_castps_si256(a);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(_mm256_add_epi32(x, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i quiet = _mm256_or_si256(x, _mm256_set1_epi32(0x400000));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const __m256i y = _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, is_nan), 16);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packus_epi32(_mm256_castsi256_si128(y),
+                                                           _mm256_extracti128_si256(y, 1)));
+}
+static inline void v_narrow_f16(uint16_t *p, vf a)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline vm v_test(const uint8_t *p)
+{
+    const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(x, _mm256_setzero_si256()));
+}
+static inline vf v_zip_lo(vf a, vf b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+static inline vf v_zip_hi(vf a, vf b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
 }
 
 static inline void v_sum4(const vf a[4], real out[4])

@@ -9,13 +9,14 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef double real;
 typedef __m256d vf;
 typedef __m256d vm; /* all bits of a lane, or none */
 #define VL 4
-#define LANES 2 /* 6 x 2 accumulators, 2 loads, 1 broadcast of 16 registers */
-#define TILE 6
+#define LANES 3 /* 4 x 3 accumulators, 3 loads, 1 broadcast of 16 registers */
+#define TILE 4
 
 static inline vf v_zero(void) { return _mm256_setzero_pd(); }
 static inline vf v_set1(real x) { return _mm256_set1_pd(x); }
@@ -31,6 +32,7 @@ static inline vf v_sub(vf a, vf b) { return _mm256_sub_pd(a, b); }
 static inline vf v_mul(vf a, vf b) { return _mm256_mul_pd(a, b); }
 static inline vf v_div(vf a, vf b) { return _mm256_div_pd(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_pd(a, b, c); }
+static inline vf v_fms(vf a, vf b, vf c) { return _mm256_fmsub_pd(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_pd(a, b); }
 static inline vf v_abs(vf a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 static inline vf v_sign_of(vf a, vf s)
@@ -60,6 +62,22 @@ static inline vm v_and(vm a, vm b) { return _mm256_and_pd(a, b); }
 static inline vm v_or(vm a, vm b) { return _mm256_or_pd(a, b); }
 static inline int v_any(vm a) { return _mm256_movemask_pd(a) != 0; }
 static inline vf v_select(vm m, vf a, vf b) { return _mm256_blendv_pd(b, a, m); }
+
+static inline vm v_test(const uint8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    const __m256i x = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)four));
+    return _mm256_castsi256_pd(_mm256_cmpgt_epi64(x, _mm256_setzero_si256()));
+}
+static inline vf v_zip_lo(vf a, vf b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+static inline vf v_zip_hi(vf a, vf b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
 
 static inline void v_sum4(const vf a[4], real out[4])
 {

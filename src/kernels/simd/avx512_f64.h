@@ -28,6 +28,7 @@ static inline vf v_sub(vf a, vf b) { return _mm512_sub_pd(a, b); }
 static inline vf v_mul(vf a, vf b) { return _mm512_mul_pd(a, b); }
 static inline vf v_div(vf a, vf b) { return _mm512_div_pd(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_pd(a, b, c); }
+static inline vf v_fms(vf a, vf b, vf c) { return _mm512_fmsub_pd(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm512_max_pd(a, b); }
 static inline vf v_abs(vf a) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), a); }
 static inline vf v_sign_of(vf a, vf s)
@@ -45,6 +46,20 @@ static inline vm v_and(vm a, vm b) { return (vm)(a & b); }
 static inline vm v_or(vm a, vm b) { return (vm)(a | b); }
 static inline int v_any(vm a) { return a != 0; }
 static inline vf v_select(vm m, vf a, vf b) { return _mm512_mask_blend_pd(m, b, a); }
+
+static inline vm v_test(const uint8_t *p)
+{
+    const __m128i x = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return (vm)_mm_test_epi8_mask(x, x);
+}
+static inline vf v_zip_lo(vf a, vf b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+static inline vf v_zip_hi(vf a, vf b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
 
 static inline __m256d fold_(vf a)
 {

@@ -21,6 +21,8 @@ typedef uint32_t scalar_bits;
 
 static inline vf v_widen_bf16(const uint16_t *p) { return qkv_f32_of_bf16(*p); }
 static inline vf v_widen_f16(const uint16_t *p) { return qkv_f32_of_f16(*p); }
+static inline void v_narrow_bf16(uint16_t *p, vf a) { *p = qkv_bf16_of_f64((double)a); }
+static inline void v_narrow_f16(uint16_t *p, vf a) { *p = qkv_f16_of_f64((double)a); }
 static inline vf v_widen_bf16_n(const uint16_t *p, int n) { return n > 0 ? v_widen_bf16(p) : 0; }
 static inline vf v_widen_f16_n(const uint16_t *p, int n) { return n > 0 ? v_widen_f16(p) : 0; }
 

@@ -25,6 +25,7 @@ static inline vf v_mul(vf a, vf b) { return a * b; }
 static inline vf v_div(vf a, vf b) { return a / b; }
 /* Two roundings: fma() without the instruction is a slow library call. */
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf v_fms(vf a, vf b, vf c) { return a * b - c; }
 static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
 static inline vf v_abs(vf a) { return SCALAR_ABS(a); }
 static inline vf v_sign_of(vf a, vf s) { return SCALAR_SIGN(a, s); }
@@ -58,6 +59,18 @@ static inline vm v_and(vm a, vm b) { return a & b; }
 static inline vm v_or(vm a, vm b) { return a | b; }
 static inline int v_any(vm a) { return a; }
 static inline vf v_select(vm m, vf a, vf b) { return m ? a : b; }
+static inline vm v_test(const uint8_t *p) { return *p != 0; }
+/* A vector of one has nothing to interleave: transposes of 1 x 1 never ask. */
+static inline vf v_zip_lo(vf a, vf b)
+{
+    (void)b;
+    return a;
+}
+static inline vf v_zip_hi(vf a, vf b)
+{
+    (void)a;
+    return b;
+}
 static inline void v_sum4(const vf a[4], real out[4])
 {
     for (int i = 0; i < 4; i++)

@@ -29,21 +29,22 @@ static void widen_row(real *dst, const void *src, int type, int n)
 #endif
 }
 
-/* A block of n rows of d elements, stride elements apart, as contiguous reals. */
-static void widen_rows(real *dst, const void *src, int type, int64_t stride, int n, int d)
-{
-    const char *row = src;
-    const int64_t step = stride * (int64_t)qkv_type_size((qkv_type)type);
-    for (int j = 0; j < n; j++)
-        widen_row(dst + (int64_t)j * d, row + j * step, type, d);
-}
-
 static void narrow_row(void *dst, int type, const real *src, int n)
 {
+    int i = 0;
     if ((type == QKV_F32 && sizeof(real) == 4) || type == QKV_F64) {
         memcpy(dst, src, (size_t)n * sizeof(real));
         return;
     }
-    for (int i = 0; i < n; i++)
+#ifdef QKV_WIDEN_F32
+    uint16_t *h = dst;
+    if (type == QKV_BF16)
+        for (; i + VL <= n; i += VL)
+            v_narrow_bf16(h + i, v_load(src + i));
+    else if (type == QKV_F16)
+        for (; i + VL <= n; i += VL)
+            v_narrow_f16(h + i, v_load(src + i));
+#endif
+    for (; i < n; i++)
         qkv_store_f64(dst, type, i, (double)src[i]);
 }

@@ -2,135 +2,149 @@
  * tmpl/mask_tmpl.h - which keys of a block each lane sees, and what is added to its scores.
  *
  * Ranges (lengths, causal, windows) are two numbers a lane and cost nothing in blocks they do not
- * cut.  Boolean mask, bias and block mask are gathered into the `add` array, where -infinity
- * hides; it is built before the product, so a block that all lanes hide is never multiplied.
+ * cut.  Masks lie along keys and scores along queries, so a block's part of a boolean mask or block
+ * mask is transposed as bytes (`shows`), of a bias as numbers (`add`); both are made before the
+ * product, so a block that all lanes hide is never multiplied.
  *
- * Parameters: none.  Needs one simd/ header, convert_tmpl.h and layout_tmpl.h.
+ * Parameters: none.  Needs one simd/ header, convert, layout, transpose and lane_mask templates.
  */
-#include <math.h>
-#include <string.h>
 
 typedef struct block_view {
     int64_t j0;
     int n;
-    int added;  /* `add` was built */
+    int extra; /* keys at the start that were not asked for: runs begin at multiples of KEY_UNIT */
+    int shown;  /* `shows` was made */
+    int added;  /* `add` was made */
+    int cut;    /* some lane's range ends in the block */
     int hidden; /* some lane may not see some key */
-    int any;    /* some lane sees some key */
+    int any;    /* some lane may see some key */
 } block_view;
-
-static int64_t clamp(int64_t x, int64_t low, int64_t high)
-{
-    return x < low ? low : x > high ? high : x;
-}
 
 /* Ranges relative to the block, as reals: small integers are exact, and no integer vectors are
  * needed.  Lanes past the last see nothing. */
-static void load_ranges(const qkv_tile *tile, const tile_map *t, block_view *b)
+static void load_ranges(const tile_map *t, const block_view *b)
 {
     for (int i = 0; i < t->width; i++) {
-        int64_t first = 1, last = 0;
-        if (i < tile->n_lanes) {
-            first = clamp(tile->lanes[i].lo - b->j0, 0, b->n);
-            last = clamp(tile->lanes[i].hi - b->j0, -1, b->n - 1);
-            b->hidden |= first > 0 || last < b->n - 1;
-            b->any |= first <= last;
-        }
-        t->first[i] = (real)first;
-        t->last[i] = (real)last;
+        const int in_use = i < t->n_lanes;
+        t->first[i] = in_use ? (real)clamp(t->lanes[i].lo - b->j0, 0, b->n) : 1;
+        t->last[i] = in_use ? (real)clamp(t->lanes[i].hi - b->j0, -1, b->n - 1) : 0;
     }
 }
 
-static int block_bit(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
+/* Is one of the first n bytes not 0? */
+static int has_byte(bytes16 a, int n)
 {
-    return qkv_block_bit(shape->block_bits, lane->block_row + j / shape->block_k);
+    uint64_t halves[2];
+    memcpy(halves, &a, sizeof halves);
+    if (n < 8)
+        return (halves[0] & ~(~0ull << 8 * n)) != 0;
+    return halves[0] != 0 || (n > 8 && (halves[1] & (n < 16 ? ~(~0ull << 8 * (n - 8)) : ~0ull)));
 }
 
-/* What one lane adds to key j: the bias, or -infinity where mask, bias or block mask hide it.  The
- * rule for single keys; gather_added is the same for many. */
-static real added_to(const qkv_shape *shape, const qkv_lane *lane, int64_t j)
+/* Sixteen keys from r on of sixteen lanes from i on.  b learns what the mask's bytes say about
+ * lanes in use and keys in the block. */
+static void show_square(const tile_map *t, const uint8_t *const rows[16], int i, int r,
+                        block_view *b)
 {
-    if (lane->mask && !lane->mask[j * shape->mask_stride])
-        return -(real)INFINITY;
-    if (shape->block_k && !block_bit(shape, lane, j))
-        return -(real)INFINITY;
-    if (!lane->bias)
-        return 0;
-    return (real)qkv_load_f64(lane->bias, shape->bias_type, j * shape->bias_stride);
+    const int keys = b->n - r < 16 ? b->n - r : 16;
+    bytes16 a[16], any = {0}, hidden = {0};
+
+    UNROLL for (int k = 0; k < 16; k++)
+    {
+        a[k] = (bytes16){0};
+        if (i + k < t->n_lanes && keys == 16)
+            memcpy(&a[k], rows[k] + r, sizeof a[k]);
+        else if (i + k < t->n_lanes) /* the mask ends with the block */
+            memcpy(&a[k], rows[k] + r, (size_t)keys);
+        any |= a[k];
+        hidden |= i + k < t->n_lanes ? (bytes16)(a[k] == 0) : (bytes16){0};
+    }
+    transpose_bytes(a);
+    UNROLL for (int k = 0; k < 16; k++) memcpy(t->shows + (r + k) * SHOWS + i, &a[k], sizeof a[k]);
+    b->any |= has_byte(any, keys);
+    b->hidden |= has_byte(hidden, keys);
 }
 
-/* Is there nothing to gather for this lane: no bias, no hidden block, and a mask without a zero
- * among keys j .. j+n-1?  memchr reads a mask faster than anything written here. */
-static int adds_nothing(const qkv_tile *tile, const qkv_lane *lane, int64_t j, int n)
+/* The bytes of one lane's keys: its mask where it lies, or a copy that the block mask has thinned. */
+static const uint8_t *lane_bytes(const qkv_tile *tile, const qkv_lane *lane, const block_view *b,
+                                 uint8_t copy[BLOCK])
 {
     const qkv_shape *shape = tile->shape;
 
-    if (n <= 0)
-        return 1;
-    if (shape->has_bias || (shape->has_mask && shape->mask_stride != 1))
-        return 0;
-    if (shape->has_mask && memchr(lane->mask + j, 0, (size_t)n))
-        return 0;
-    for (int64_t at = j; tile->mixed_blocks && at < j + n;
-         at = (at / shape->block_k + 1) * shape->block_k)
-        if (!block_bit(shape, lane, at))
+    if (lane->mask && shape->mask_stride == 1 && !tile->mixed_blocks)
+        return lane->mask + b->j0;
+    for (int r = 0; r < b->n; r++)
+        copy[r] = lane->mask ? lane->mask[(b->j0 + r) * shape->mask_stride] : 1;
+    for (int r = 0; tile->mixed_blocks && r < b->n; r++)
+        copy[r] = copy[r] && block_bit(shape, lane, b->j0 + r);
+    return copy;
+}
+
+static void make_shows(const qkv_tile *tile, const tile_map *t, block_view *b)
+{
+    uint8_t copies[16][BLOCK];
+    const uint8_t *rows[16] = {NULL};
+
+    b->shown = 1;
+    for (int i = 0; i < t->width; i += 16) {
+        for (int k = 0; k < 16 && i + k < t->n_lanes; k++)
+            rows[k] = lane_bytes(tile, &t->lanes[i + k], b, copies[k]);
+        for (int r = 0; r < b->n; r += 16)
+            show_square(t, rows, i, r, b);
+    }
+}
+
+/* One lane's biases, VL keys from r on. */
+static vf lane_biases(const qkv_shape *shape, const qkv_lane *lane, const block_view *b, int r)
+{
+    const int n = b->n - r < VL ? b->n - r : VL;
+    const int64_t j = b->j0 + r, size = (int64_t)qkv_type_size((qkv_type)shape->bias_type);
+    real x[VL] = {0};
+
+    if (shape->bias_stride == 1 && shape->bias_type == REAL_TYPE && n == VL)
+        return v_load((const real *)lane->bias + j);
+    if (shape->bias_stride == 1)
+        widen_row(x, (const char *)lane->bias + j * size, shape->bias_type, n);
+    else
+        for (int k = 0; k < n; k++)
+            x[k] = (real)qkv_load_f64(lane->bias, shape->bias_type, (j + k) * shape->bias_stride);
+    return v_load(x);
+}
+
+/* `add`, and whether it hides (-infinity) something, or all. */
+static void make_add(const qkv_tile *tile, const tile_map *t, block_view *b)
+{
+    vf hides = v_zero(), shows = v_zero();
+
+    b->added = 1;
+    for (int i = 0; i < t->width; i += VL)
+        for (int r = 0; r < b->n; r += VL) {
+            vf a[VL];
+            for (int k = 0; k < VL; k++) {
+                a[k] = v_zero();
+                if (i + k >= t->n_lanes)
+                    continue;
+                a[k] = lane_biases(tile->shape, &t->lanes[i + k], b, r);
+                const vm hidden = v_eq(a[k], v_set1(-(real)INFINITY));
+                hides = v_select(hidden, v_set1(1), hides);
+                shows = v_select(hidden, shows, v_set1(1));
+            }
+            transpose(a);
+            for (int k = 0; k < VL && r + k < b->n; k++)
+                v_store(t->add + (r + k) * t->width + i, a[k]);
+        }
+    b->hidden |= v_any(v_eq(hides, v_set1(1)));
+    b->any &= v_any(v_eq(shows, v_set1(1)));
+}
+
+/* Is there no byte to transpose, because every lane sees all of the block that its range shows? */
+static int shows_all(const qkv_tile *tile, const tile_map *t, const block_view *b)
+{
+    for (int i = 0; i < t->n_lanes; i++)
+        if (hides_some(tile, &t->lanes[i], b->j0 + (int)t->first[i],
+                       (int)t->last[i] - (int)t->first[i] + 1))
             return 0;
     return 1;
-}
-
-static int same_column(const qkv_lane *x, const qkv_lane *y, const tile_map *t, int i)
-{
-    return x->mask == y->mask && x->bias == y->bias && x->block_row == y->block_row &&
-           t->first[i] == t->first[i - 1] && t->last[i] == t->last[i - 1];
-}
-
-/* The n numbers from the lane's row that belong to keys j .. j+n-1, without branches on what the
- * mask holds: a random mask would be mispredicted every other key. */
-static void gather_added(const qkv_tile *tile, const qkv_lane *lane, int64_t j, int n, real *x)
-{
-    const qkv_shape *shape = tile->shape;
-    const size_t size = qkv_type_size((qkv_type)shape->bias_type);
-
-    if (!lane->bias)
-        memset(x, 0, (size_t)n * sizeof *x);
-    else if (shape->bias_stride == 1)
-        widen_row(x, (const char *)lane->bias + j * (int64_t)size, shape->bias_type, n);
-    else
-        for (int r = 0; r < n; r++)
-            x[r] = (real)qkv_load_f64(lane->bias, shape->bias_type, (j + r) * shape->bias_stride);
-    if (lane->mask && shape->mask_stride == 1)
-        for (int r = 0; r < n; r++)
-            x[r] = lane->mask[j + r] ? x[r] : -(real)INFINITY;
-    else if (lane->mask)
-        for (int r = 0; r < n; r++)
-            x[r] = lane->mask[(j + r) * shape->mask_stride] ? x[r] : -(real)INFINITY;
-    for (int r = 0; tile->mixed_blocks && r < n; r++)
-        x[r] = block_bit(shape, lane, j + r) ? x[r] : -(real)INFINITY;
-}
-
-/* Column i of `add`; says what it found in b.  Heads that share a mask come one after another, so
- * most columns of a group are copies of the one before. */
-static void add_column(const qkv_tile *tile, const tile_map *t, int i, block_view *b)
-{
-    const qkv_lane *lane = &tile->lanes[i];
-    const int first = (int)t->first[i], last = (int)t->last[i], w = t->width;
-    real x[BLOCK];
-    int hidden = 0;
-
-    if (i > 0 && same_column(lane, lane - 1, t, i)) {
-        for (int r = 0; r < b->n; r++)
-            t->add[r * w + i] = t->add[r * w + i - 1];
-        return;
-    }
-    for (int r = 0; r < b->n; r++)
-        x[r] = -(real)INFINITY;
-    if (first <= last)
-        gather_added(tile, lane, b->j0 + first, last - first + 1, x + first);
-    for (int r = 0; r < b->n; r++) {
-        hidden += x[r] == -(real)INFINITY;
-        t->add[r * w + i] = x[r];
-    }
-    b->hidden |= hidden > 0;
-    b->any |= hidden < b->n;
 }
 
 /* Looks at block j0 .. j0+n-1 for all lanes. */
@@ -138,47 +152,43 @@ static block_view view_block(const qkv_tile *tile, const tile_map *t, int64_t j0
 {
     const qkv_shape *shape = tile->shape;
     block_view b = {.j0 = j0, .n = n};
-    int plain = 1;
 
-    load_ranges(tile, t, &b);
-    if (!b.any || !(shape->has_mask || shape->has_bias || tile->mixed_blocks))
+    b.hidden = b.cut = t->last_lo > j0 || t->first_hi < j0 + n - 1;
+    b.any = t->first_lo <= j0 + n - 1 && t->last_hi >= j0;
+    if (!b.any || !(b.hidden || shape->has_mask || shape->has_bias || tile->mixed_blocks))
         return b;
-    for (int i = 0; plain && i < tile->n_lanes; i++)
-        plain = adds_nothing(tile, &tile->lanes[i], j0 + (int)t->first[i],
-                             (int)t->last[i] - (int)t->first[i] + 1);
-    if (plain)
-        return b;
-    b.added = 1;
-    b.any = 0;
-    for (int i = 0; i < tile->n_lanes; i++)
-        add_column(tile, t, i, &b);
-    for (int i = tile->n_lanes; i < t->width; i++)
-        for (int r = 0; r < n; r++)
-            t->add[r * t->width + i] = -(real)INFINITY;
+    load_ranges(t, &b);
+    if ((shape->has_mask || tile->mixed_blocks) && !shows_all(tile, t, &b)) {
+        b.any = 0;
+        make_shows(tile, t, &b);
+    }
+    if (b.any && shape->has_bias)
+        make_add(tile, t, &b);
     return b;
 }
 
-/* Lanes of vector z that see key r of the block. */
-static inline vm visible(const tile_map *t, const block_view *b, int r, int z)
+/* Lanes of vector z that see key r of the block, by its range. */
+static inline vm in_range(const tile_map *t, int r, int z)
 {
-    const int at = z * VL;
-    vm seen = v_and(v_le(v_load(t->first + at), v_set1((real)r)),
-                    v_le(v_set1((real)r), v_load(t->last + at)));
-    if (b->added) {
-        const vf a = v_load(t->add + r * t->width + at);
-        /* Not v_le(a, -inf) negated: a NaN in the bias is visible and must stay NaN. */
-        const vm hides = v_eq(a, v_set1(-(real)INFINITY));
-        const vf flag = v_select(hides, v_zero(), v_select(seen, v_set1(1), v_zero()));
-        seen = v_eq(flag, v_set1(1));
-    }
-    return seen;
+    return v_and(v_le(v_load(t->first + z * VL), v_set1((real)r)),
+                 v_le(v_set1((real)r), v_load(t->last + z * VL)));
 }
 
-/* Does this lane see any key at all?  Asked only about rows whose every score was -infinity. */
-static int sees_any_key(const qkv_shape *shape, const qkv_lane *lane)
+/* Where the bias hides: -infinity does, a NaN is seen and must stay NaN. */
+static inline vm added_hides(const tile_map *t, int r, int z)
 {
-    for (int64_t j = lane->lo; j <= lane->hi; j++)
-        if (added_to(shape, lane, j) != -(real)INFINITY)
-            return 1;
-    return 0;
+    return v_eq(v_load(t->add + r * t->width + z * VL), v_set1(-(real)INFINITY));
+}
+
+/* By range, mask, block mask and bias together; for what is rare. */
+static inline vm visible(const tile_map *t, const block_view *b, int r, int z)
+{
+    vf flag = v_set1(1);
+    if (b->cut)
+        flag = v_select(in_range(t, r, z), flag, v_zero());
+    if (b->shown)
+        flag = v_select(v_test(t->shows + r * SHOWS + z * VL), flag, v_zero());
+    if (b->added)
+        flag = v_select(added_hides(t, r, z), v_zero(), flag);
+    return v_eq(flag, v_set1(1));
 }

@@ -5,55 +5,61 @@
  *     values    O^T[c][query]     = a[query] O^T[c][query] + sum_j V[j][c] P^T[j][query]
  *
  * One vector holds VL queries.  An element of K or V is broadcast from where it lies, so neither is
- * packed or transposed; Q^T, S^T and O^T have `width` queries a row, a multiple of VL.  A tile of
+ * transposed; Q^T, S^T and O^T have `width` queries a row, a multiple of VL.  A tile of
  * R keys (or channels) by Z vectors keeps R Z accumulators and spends Z loads and R broadcasts on
- * R Z FMAs:
+ * R Z multiply-adds:
  *
- *     AVX-512  R = 8, Z = 3:  24 FMAs, 11 loads a step; two FMAs and two loads a cycle, so FMA bound
- *     AVX2     R = 6, Z = 2:  12 FMAs,  8 loads
+ *     AVX-512  R = 8, Z = 3:  24 multiply-adds, 11 loads a step; FMA bound at two loads a cycle
+ *     AVX2     R = 4, Z = 3:  12 multiply-adds,  7 loads.  R = 6, Z = 2 needs 8 and leaves a rest of
+ *                             every 128 keys, which cost a tenth of the speed
  *
- * Each score is one chain of D FMAs.  The values of a block of keys are summed from zero and then
+ * What a step is, the operands decide (operands_real_tmpl.h, operands_pairs_tmpl.h): one channel or
+ * key by an FMA, or a pair of them in the two halves of a lane by a dot product.
+ *
+ * Each score is one chain of multiply-adds.  The values of a block of keys are summed from zero and then
  * added to what earlier blocks gave: that shortens the chains of a long sequence from Tk to
  * about sqrt of that, and the rescaling by a = exp(m_old - m_new) rides on the final FMA for free.
  *
  * Tried and left: keeping O^T in the accumulators across blocks (no fresh sums) saves nothing and
  * loses accuracy.
  *
- * Parameters: none.  Needs one simd/ header.
+ * Parameters: none.  Needs one simd/ header and one of the operands templates.
  */
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-#define INLINE static inline __attribute__((always_inline))
+/* A step's operand, spread over all lanes.  Pairs of 16-bit numbers need not be aligned as one. */
+static inline vf v_set1_from(const char *p)
+{
+    real x;
+    memcpy(&x, p, sizeof x);
+    return v_set1(x);
+}
 
-/* R keys from k, k_stride apart, against Z vectors of queries. */
-INLINE void scores_tile(const real *k, int64_t k_stride, const real *qt, int d, real *s, int width,
-                        const int R, const int Z)
+/* R keys from k, k_step bytes apart, against Z vectors of queries. */
+INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps, real scale,
+                        real *s, int width, const int R, const int Z)
 {
     vf acc[TILE][LANES];
     UNROLL for (int r = 0; r < R; r++)
     {
         UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
     }
-    for (int i = 0; i < d; i++) {
+    for (int i = 0; i < steps; i++) {
         vf q[LANES];
         UNROLL for (int z = 0; z < Z; z++) q[z] = v_load(qt + (int64_t)i * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
         {
-            const vf x = v_set1(k[r * k_stride + i]);
-            UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_fma(x, q[z], acc[r][z]);
+            const vf x = v_set1_from(k + r * k_step + (int64_t)i * (int64_t)sizeof(real));
+            UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, q[z], acc[r][z]);
         }
     }
     UNROLL for (int r = 0; r < R; r++)
     {
-        UNROLL for (int z = 0; z < Z; z++) v_store(s + r * width + z * VL, acc[r][z]);
+        UNROLL for (int z = 0; z < Z; z++)
+            v_store(s + r * width + z * VL, finish_score(acc[r][z], scale));
     }
 }
 
-/* R channels from v, of n keys v_stride apart, weighted by p; added to a times ot. */
-INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int n, const real *a,
+/* R channels from v, of `steps` keys (or pairs) v_stride apart, weighted by p; added to a times ot. */
+INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int steps, const real *a,
                         real *ot, int width, const int R, const int Z)
 {
     vf acc[TILE][LANES];
@@ -61,13 +67,13 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int n, c
     {
         UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
     }
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < steps; j++) {
         vf w[LANES];
         UNROLL for (int z = 0; z < Z; z++) w[z] = v_load(p + j * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
         {
             const vf x = v_set1(v[j * v_stride + r]);
-            UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_fma(x, w[z], acc[r][z]);
+            UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, w[z], acc[r][z]);
         }
     }
     UNROLL for (int r = 0; r < R; r++)
@@ -81,76 +87,80 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int n, c
 }
 
 /* All n keys: full tiles, then the rest in halves, so that no row past the last is read. */
-INLINE void scores_width(const real *k, int64_t k_stride, int n, const real *qt, int d, real *s,
-                         const int Z)
+INLINE void scores_width(const char *k, int64_t k_step, int n, const real *qt, int steps,
+                         real scale, real *s, const int Z)
 {
     const int width = Z * VL;
     int j = 0;
     for (; j + TILE <= n; j += TILE)
-        scores_tile(k + j * k_stride, k_stride, qt, d, s + j * width, width, TILE, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, TILE, Z);
+    for (; TILE > 4 && j + 4 <= n; j += 4)
+        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 4, Z);
     for (; j + 2 <= n; j += 2)
-        scores_tile(k + j * k_stride, k_stride, qt, d, s + j * width, width, 2, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 2, Z);
     if (j < n)
-        scores_tile(k + j * k_stride, k_stride, qt, d, s + j * width, width, 1, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 1, Z);
 }
 
-INLINE void values_width(const real *v, int64_t v_stride, int n, const real *p, const real *a,
+INLINE void values_width(const real *v, int64_t v_stride, int steps, const real *p, const real *a,
                          int dv, real *ot, const int Z)
 {
     const int width = Z * VL;
     int c = 0;
     for (; c + TILE <= dv; c += TILE)
-        values_tile(v + c, v_stride, p, n, a, ot + c * width, width, TILE, Z);
+        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, TILE, Z);
+    for (; TILE > 4 && c + 4 <= dv; c += 4)
+        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 4, Z);
     for (; c + 2 <= dv; c += 2)
-        values_tile(v + c, v_stride, p, n, a, ot + c * width, width, 2, Z);
+        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 2, Z);
     if (c < dv)
-        values_tile(v + c, v_stride, p, n, a, ot + c * width, width, 1, Z);
+        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 1, Z);
 }
 
-/* A few queries (decoding) fill fewer vectors; LANES of them are instantiated one by one. */
-static void scores_product(const real *k, int64_t k_stride, int n, const real *qt, int d, real *s,
-                           int vectors)
+/* Short sequences fill fewer vectors; LANES of them are instantiated one by one. */
+static void scores_product(const char *k, int64_t k_step, int n, const real *qt, int steps,
+                           real scale, real *s, int vectors)
 {
     switch (vectors) {
     case 1:
-        scores_width(k, k_stride, n, qt, d, s, 1);
+        scores_width(k, k_step, n, qt, steps, scale, s, 1);
         break;
 #if LANES >= 2
     case 2:
-        scores_width(k, k_stride, n, qt, d, s, 2);
+        scores_width(k, k_step, n, qt, steps, scale, s, 2);
         break;
 #endif
 #if LANES == 3
     case 3:
-        scores_width(k, k_stride, n, qt, d, s, 3);
+        scores_width(k, k_step, n, qt, steps, scale, s, 3);
         break;
 #elif LANES > 3
     default:
-        scores_width(k, k_stride, n, qt, d, s, LANES);
+        scores_width(k, k_step, n, qt, steps, scale, s, LANES);
         break;
 #endif
     }
 }
 
-static void values_product(const real *v, int64_t v_stride, int n, const real *p, const real *a,
+static void values_product(const real *v, int64_t v_stride, int steps, const real *p, const real *a,
                            int dv, real *ot, int vectors)
 {
     switch (vectors) {
     case 1:
-        values_width(v, v_stride, n, p, a, dv, ot, 1);
+        values_width(v, v_stride, steps, p, a, dv, ot, 1);
         break;
 #if LANES >= 2
     case 2:
-        values_width(v, v_stride, n, p, a, dv, ot, 2);
+        values_width(v, v_stride, steps, p, a, dv, ot, 2);
         break;
 #endif
 #if LANES == 3
     case 3:
-        values_width(v, v_stride, n, p, a, dv, ot, 3);
+        values_width(v, v_stride, steps, p, a, dv, ot, 3);
         break;
 #elif LANES > 3
     default:
-        values_width(v, v_stride, n, p, a, dv, ot, LANES);
+        values_width(v, v_stride, steps, p, a, dv, ot, LANES);
         break;
 #endif
     }

@@ -18,6 +18,9 @@
  * group / 1): into the first level, any distance from 4 to 64 keys 10 / 14; without prefetching
  * 11 / 17; into the second level, 8 keys ahead 14 / 18, 16 to 64 keys 17 / 19.
  *
+ * Keys and values are given as pointers to their rows, with AHEAD more to look forward to: a row of
+ * pages costs one load more than a row of a tensor, and nothing in bits.
+ *
  * Parameters, all undefined again at the end:
  *     ELEMENT      element type of K or V          NAME(x)    x with a suffix for it
  *     LOAD(p)      VL elements as a vector         LOAD_N(p, n)  the first n, 0 elsewhere
@@ -32,30 +35,30 @@ INLINE void NAME(prefetch_row)(const ELEMENT *row, int d)
 }
 
 /* KEYS keys against ROWS rows of q, which are padded with zeros to whole vectors. */
-INLINE void NAME(dots_tile)(const ELEMENT *k, int64_t stride, const real *q, int padded, int d,
-                            real *s, const int KEYS, const int ROWS)
+INLINE void NAME(dots_tile)(const void *const *keys, const real *q, int padded, int d, real *s,
+                            const int KEYS, const int ROWS)
 {
-    vf acc[ROW_TILE][KEY_TILE], x[KEY_TILE];
-    int c = 0;
+    vf acc[ROW_TILE][KEY_TILE];
+    const ELEMENT *k[KEY_TILE];
 
+    UNROLL for (int r = 0; r < KEYS; r++) k[r] = keys[r];
     UNROLL for (int g = 0; g < ROWS; g++)
     {
         UNROLL for (int r = 0; r < KEY_TILE; r++) acc[g][r] = v_zero();
     }
-    for (; c + VL <= d; c += VL) {
-        UNROLL for (int r = 0; r < KEYS; r++) x[r] = LOAD(k + r * stride + c);
-        UNROLL for (int g = 0; g < ROWS; g++)
-        {
-            const vf y = v_load(q + g * padded + c);
-            UNROLL for (int r = 0; r < KEYS; r++) acc[g][r] = v_fma(x[r], y, acc[g][r]);
+    /* One row after the other: memory is read in the order in which it lies. */
+    UNROLL for (int r = 0; r < KEYS; r++)
+    {
+        int c = 0;
+        for (; c + VL <= d; c += VL) {
+            const vf x = LOAD(k[r] + c);
+            UNROLL for (int g = 0; g < ROWS; g++)
+                acc[g][r] = v_fma(x, v_load(q + g * padded + c), acc[g][r]);
         }
-    }
-    if (c < d) {
-        UNROLL for (int r = 0; r < KEYS; r++) x[r] = LOAD_N(k + r * stride + c, d - c);
-        UNROLL for (int g = 0; g < ROWS; g++)
-        {
-            const vf y = v_load(q + g * padded + c);
-            UNROLL for (int r = 0; r < KEYS; r++) acc[g][r] = v_fma(x[r], y, acc[g][r]);
+        if (c < d) {
+            const vf x = LOAD_N(k[r] + c, d - c);
+            UNROLL for (int g = 0; g < ROWS; g++)
+                acc[g][r] = v_fma(x, v_load(q + g * padded + c), acc[g][r]);
         }
     }
     /* Rows of s have room for whole groups of keys. */
@@ -67,26 +70,25 @@ INLINE void NAME(dots_tile)(const ELEMENT *k, int64_t stride, const real *q, int
     }
 }
 
-INLINE void NAME(dots_rows)(const ELEMENT *k, int64_t stride, int n, const real *q, int padded,
-                            int d, real *s, const int KEYS, const int ROWS)
+INLINE void NAME(dots_rows)(const void *const *k, int n, const real *q, int padded, int d, real *s,
+                            const int KEYS, const int ROWS)
 {
     int j = 0;
     for (; j + KEYS <= n; j += KEYS) {
-        UNROLL for (int r = 0; r < KEYS; r++)
-            NAME(prefetch_row)(k + (j + r + AHEAD) * stride, d);
-        NAME(dots_tile)(k + j * stride, stride, q, padded, d, s + j, KEYS, ROWS);
+        UNROLL for (int r = 0; r < KEYS; r++) NAME(prefetch_row)(k[j + r + AHEAD], d);
+        NAME(dots_tile)(k + j, q, padded, d, s + j, KEYS, ROWS);
     }
     for (; j < n; j++) {
         real one[ROW_TILE * BLOCK];
-        NAME(dots_tile)(k + j * stride, stride, q, padded, d, one, 1, ROWS);
+        NAME(dots_tile)(k + j, q, padded, d, one, 1, ROWS);
         for (int g = 0; g < ROWS; g++)
             s[g * BLOCK + j] = one[g * BLOCK];
     }
 }
 
-/* VECS vectors of channels from v, for ROWS rows; o is padded to whole vectors, V is not: the last
+/* VECS vectors of channels from `at` on, for ROWS rows; o is padded to whole vectors, V is not: the last
  * `rest` channels (0: none) are loaded alone. */
-INLINE void NAME(sums_tile)(const ELEMENT *v, int64_t stride, int n, const real *p, const real *a,
+INLINE void NAME(sums_tile)(const void *const *v, int at, int n, const real *p, const real *a,
                             real *o, int padded, int rest, const int VECS, const int ROWS)
 {
     vf acc[ROW_TILE][VEC_TILE];
@@ -96,9 +98,9 @@ INLINE void NAME(sums_tile)(const ELEMENT *v, int64_t stride, int n, const real 
         UNROLL for (int z = 0; z < VECS; z++) acc[g][z] = v_zero();
     }
     for (int j = 0; j < n; j++) {
-        const ELEMENT *row = v + j * stride;
+        const ELEMENT *row = (const ELEMENT *)v[j] + at;
         vf x[VEC_TILE];
-        NAME(prefetch_row)(row + AHEAD * stride, rest ? rest : VECS * VL);
+        NAME(prefetch_row)((const ELEMENT *)v[j + AHEAD] + at, rest ? rest : VECS * VL);
         UNROLL for (int z = 0; z < VECS; z++)
             x[z] = rest ? LOAD_N(row, rest) : LOAD(row + z * VL);
         UNROLL for (int g = 0; g < ROWS; g++)
@@ -111,92 +113,97 @@ INLINE void NAME(sums_tile)(const ELEMENT *v, int64_t stride, int n, const real 
     {
         UNROLL for (int z = 0; z < VECS; z++)
         {
-            real *to = o + g * padded + z * VL;
+            real *to = o + g * padded + at + z * VL;
             v_store(to, v_fma(v_set1(a[g]), v_load(to), acc[g][z]));
         }
     }
 }
 
-INLINE void NAME(sums_rows)(const ELEMENT *v, int64_t stride, int n, const real *p, const real *a,
-                            int dv, real *o, int padded, const int VECS, const int ROWS)
+/* A tile has room for part of the channels only, so SUMS_KEYS keys at a time: what one pass leaves of
+ * their rows, the next finds near. */
+INLINE void NAME(sums_rows)(const void *const *v, int n, const real *p, const real *a, int dv,
+                            real *o, int padded, const int VECS, const int ROWS)
 {
-    int c = 0;
-    for (; c + VECS * VL <= dv; c += VECS * VL)
-        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, 0, VECS, ROWS);
-    for (; c + VL <= dv; c += VL)
-        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, 0, 1, ROWS);
-    if (c < dv)
-        NAME(sums_tile)(v + c, stride, n, p, a, o + c, padded, dv - c, 1, ROWS);
+    static const real ones[ROW_TILE] = {1, 1, 1, 1};
+
+    for (int j = 0; j < n; j += SUMS_KEYS) {
+        const int m = n - j < SUMS_KEYS ? n - j : SUMS_KEYS;
+        const real *factor = j > 0 ? ones : a;
+        int c = 0;
+        for (; c + VECS * VL <= dv; c += VECS * VL)
+            NAME(sums_tile)(v + j, c, m, p + j, factor, o, padded, 0, VECS, ROWS);
+        for (; c + VL <= dv; c += VL)
+            NAME(sums_tile)(v + j, c, m, p + j, factor, o, padded, 0, 1, ROWS);
+        if (c < dv)
+            NAME(sums_tile)(v + j, c, m, p + j, factor, o, padded, dv - c, 1, ROWS);
+    }
 }
 
 /* All rows, ROW_TILE at a time; a second pass finds the block in the cache. */
-static void NAME(rows_dots)(const void *keys, int64_t stride, int n, const real *q, int padded,
-                            int d, real *s, int rows)
+static void NAME(rows_dots)(const void *const *k, int n, const real *q, int padded, int d, real *s,
+                            int rows)
 {
-    const ELEMENT *k = keys;
     for (; rows > 0; rows -= ROW_TILE, q += ROW_TILE * padded, s += ROW_TILE * BLOCK)
         switch (rows) {
         case 1:
-            NAME(dots_rows)(k, stride, n, q, padded, d, s, KEY_TILE, 1);
+            NAME(dots_rows)(k, n, q, padded, d, s, KEY_TILE, 1);
             break;
         case 2:
-            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 2);
+            NAME(dots_rows)(k, n, q, padded, d, s, 4, 2);
             break;
         case 3:
-            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 3);
+            NAME(dots_rows)(k, n, q, padded, d, s, 4, 3);
             break;
         default:
-            NAME(dots_rows)(k, stride, n, q, padded, d, s, 4, 4);
+            NAME(dots_rows)(k, n, q, padded, d, s, 4, 4);
             break;
         }
 }
 
-static void NAME(rows_sums)(const void *values, int64_t stride, int n, const real *p, const real *a,
-                            int dv, real *o, int padded, int rows)
+static void NAME(rows_sums)(const void *const *v, int n, const real *p, const real *a, int dv,
+                            real *o, int padded, int rows)
 {
-    const ELEMENT *v = values;
     for (; rows > 0; rows -= ROW_TILE, p += ROW_TILE * BLOCK, a += ROW_TILE, o += ROW_TILE * padded)
         switch (rows) {
         case 1:
-            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, VEC_TILE, 1);
+            NAME(sums_rows)(v, n, p, a, dv, o, padded, VEC_TILE, 1);
             break;
         case 2:
-            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, 4, 2);
+            NAME(sums_rows)(v, n, p, a, dv, o, padded, 4, 2);
             break;
         case 3:
-            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, 4, 3);
+            NAME(sums_rows)(v, n, p, a, dv, o, padded, 4, 3);
             break;
         default:
-            NAME(sums_rows)(v, stride, n, p, a, dv, o, padded, VEC_TILE / 2, 4);
+            NAME(sums_rows)(v, n, p, a, dv, o, padded, VEC_TILE / 2, 4);
             break;
         }
 }
 
 /* Is every value finite?  x times 0 is NaN if not. */
-static int NAME(rows_finite)(const void *values, int64_t stride, int n, int dv)
+static int NAME(rows_finite)(const void *const *v, int n, int dv)
 {
-    const ELEMENT *v = values;
     vf probe = v_zero();
 
     for (int j = 0; j < n; j++) {
+        const ELEMENT *row = v[j];
         int c = 0;
         for (; c + VL <= dv; c += VL)
-            probe = v_fma(LOAD(v + j * stride + c), v_zero(), probe);
+            probe = v_fma(LOAD(row + c), v_zero(), probe);
         if (c < dv)
-            probe = v_fma(LOAD_N(v + j * stride + c, dv - c), v_zero(), probe);
+            probe = v_fma(LOAD_N(row + c, dv - c), v_zero(), probe);
     }
     return !has_nan(probe);
 }
 
 /* rows_sums for one row that may not touch the keys whose entry in hides is not 0. */
-static void NAME(row_sums_selected)(const void *values, int64_t stride, int n, const real *p,
+static void NAME(row_sums_selected)(const void *const *v, int n, const real *p,
                                     const uint8_t *hides, real a, int dv, real *o)
 {
-    const ELEMENT *v = values;
     for (int c = 0; c < dv; c += VL) {
         vf acc = v_zero();
         for (int j = 0; j < n; j++) {
-            const ELEMENT *at = v + j * stride + c;
+            const ELEMENT *at = (const ELEMENT *)v[j] + c;
             if (!hides[j])
                 acc = v_fma(c + VL <= dv ? LOAD(at) : LOAD_N(at, dv - c), v_set1(p[j]),
                             acc);

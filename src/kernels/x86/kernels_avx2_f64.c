@@ -5,4 +5,4 @@
 #define REAL_TYPE QKV_F64
 #include "kernels/tmpl/kernels_tmpl.h"
 
-MAKE_KERNELS(f64_f64_f64, QKV_F64, QKV_F64)
+MAKE_KERNELS(f64_f64_f64, QKV_F64, QKV_F64, 1)

@@ -1,0 +1,13 @@
+/* kernels_avx512_bf16.c - the kernels whose products are of pairs of bf16, summed in f32. */
+#include "kernels/simd/avx512_codes.h"
+
+#define TIER avx512_bf16
+#define REAL_TYPE QKV_F32
+#define QKV_WIDEN_F32
+#define QKV_PAIRS
+#define QKV_CODE_PAIRS
+#include "kernels/tmpl/kernels_tmpl.h"
+
+MAKE_KERNELS(bf16_bf16_bf16, QKV_BF16, QKV_BF16, 3)
+MAKE_ATTEND(bf16_f32_f32, QKV_F32, QKV_F32, 3)
+MAKE_CODED_DECODE

@@ -1,0 +1,10 @@
+/* test_simd_neon_f32.c - the vocabulary of floats on NEON against plain C. */
+#include "kernels/simd/neon_f32.h"
+#include "kernels/tmpl/math_tmpl.h"
+
+#define SIMD_PROGRAM "simd_neon_f32"
+#define SIMD_TIER "neon"
+#define SIMD_CPU QKV_CPU_NEON
+#define SIMD_TWO_ROUNDINGS 0
+#define SIMD_F32 1
+#include "simd_tmpl.h"
