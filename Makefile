@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 MESON := $(VENV)/bin/meson
 NINJA := $(VENV)/bin/ninja
 
-.PHONY: all demo test bench build setup setup-test setup-demo install clean
+.PHONY: all demo test bench bench-peers bench-guard build setup setup-test setup-demo setup-bench install clean
 
 all: build
 
@@ -16,6 +16,8 @@ setup-test:
 	@tools/setup.sh test
 setup-demo:
 	@tools/setup.sh demo
+setup-bench:
+	@tools/setup.sh bench
 
 build: setup
 	@tools/build.sh release -Dwerror=true
@@ -28,9 +30,17 @@ demo: setup-demo build
 test: setup-test
 	@tools/test.sh
 
-# This machine's ceilings, and what qkv reaches of them; keeps the tables in bench/results.
-bench: setup
+# This machine's ceilings, and what qkv reaches of them; keeps tables and plots in bench/results.
+bench: setup-bench
 	@tools/bench.sh
+
+# qkv beside PyTorch, ONNX Runtime, OpenVINO, vLLM and SGLang, in turns; rewrites README's figures.
+bench-peers: setup
+	@tools/bench_peers.sh
+
+# This tree against the last tag (or BASE=revision), in turns within one process.
+bench-guard: setup
+	@tools/bench_guard.sh $(BASE)
 
 install: build
 	@DESTDIR=$(DESTDIR) $(MESON) install -C build/release --no-rebuild

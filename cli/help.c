@@ -57,8 +57,9 @@
     "\nHow it runs\n"                                                                              \
     "  --precision highest|high|medium\n"                                                          \
     "        How far f32 may be rounded before products.  Default highest.\n"                      \
-    "  --cpu scalar|avx2|avx512\n"                                                                 \
-    "        Use no tier above this one.  Default: the highest of this machine.\n"                 \
+    "  --cpu TIER\n"                                                                               \
+    "        Use no tier above this one of those that qkv info lists.  Default: the highest\n"     \
+    "        of this machine.\n"                                                                   \
     "  --threads N\n"                                                                              \
     "        1 to 1024; default: the processors there are.  Never changes the result.\n"
 
@@ -69,6 +70,7 @@ static const char main_page[] =
     "  qkv attend [options] -o OUT     compute attention on tensors in files\n"
     "  qkv check [options]             compare this machine's kernels with the oracle\n"
     "  qkv info [--json]               version, CPU, tiers and kernels\n"
+    "  qkv bench [options]             this machine's ceilings, and what qkv reaches of them\n"
     "  qkv help [COMMAND]              this page, or a command's; also qkv COMMAND --help\n"
     "  qkv --version\n"
     "\n"
@@ -168,10 +170,64 @@ static const char info_page[] =
     "\n"
     "Exit status: 0 done, 2 the call was wrong.\n";
 
+static const char bench_page[] =
+    "qkv bench - measure this machine's ceilings, and what qkv reaches of them\n"
+    "\n"
+    "Usage\n"
+    "  qkv bench [--threads N] [--shape SUBSTRING] [--tier NAME] [--repeat N] [--json FILE]\n"
+    "  qkv bench --calibrate [FILE] [--threads N]\n"
+    "  qkv bench --scaling [--threads N] [--shape SUBSTRING] [--tier NAME] [--json FILE]\n"
+    "  qkv bench --list\n"
+    "\n"
+    "A ceiling is what one kind of instruction does from registers, or how fast memory is read.\n"
+    "The roof of a case is the time that its useful work takes at the ceiling of its kernel's\n"
+    "instructions, or its keys and values at the read rate, whichever is longer; both are measured\n"
+    "again right before and after the case.  Useful work: 2 (D + Dv) operations for each visible\n"
+    "pair of query and key; each byte of K and V once.  The columns of the table:\n"
+    "\n"
+    "  median, spread   time of a call, and (slowest - fastest) / median of the repeats\n"
+    "  GFLOP/s, GB/s    useful work and bytes a second\n"
+    "  bound by         the ceiling that makes the roof, and its rate beside this case\n"
+    "  roof, start      the roof's time over the median; with the ceilings of the start\n"
+    "  versus           the roof column over that of the case it should keep up with\n"
+    "  error            of sampled rows, as a share of their budget; up to 1 is right\n"
+    "\n"
+    "What is measured\n"
+    "  --shape SUBSTRING\n"
+    "        Only cases (or points of --scaling) whose name has it.  Default: all.\n"
+    "  --tier NAME\n"
+    "        Use no tier above this one.  Default: the highest of this machine.\n"
+    "  --threads N\n"
+    "        1 to 1024.  Default 1; with --calibrate and --scaling the processors there are.\n"
+    "  --repeat N\n"
+    "        1 to 1000 timings of each case.  Default 9.\n"
+    "  --memory MIB\n"
+    "        16 to 1048576.  What the read rate is measured over and cold cases rotate over; it\n"
+    "        should be more than all caches hold.  Default 1024.\n"
+    "  --json FILE\n"
+    "        Writes everything measured, and what it was measured on.\n"
+    "\n"
+    "Other things to do\n"
+    "  --calibrate [FILE]\n"
+    "        Writes the ceilings, with one thread and with all, as JSON to FILE, or to\n"
+    "        $XDG_CONFIG_HOME/qkv/machine.json (~/.config/qkv/machine.json).\n"
+    "  --scaling\n"
+    "        Time, workspace and largest resident memory for T from 128 to 65536, D from 32 to\n"
+    "        256 and 1 to N threads, each point in a process of its own.\n"
+    "  --list\n"
+    "        The cases, and do nothing.\n"
+    "\n"
+    "Examples\n"
+    "  qkv bench --shape decode --threads 2\n"
+    "  qkv bench --json here.json\n"
+    "  qkv bench --calibrate\n"
+    "\n"
+    "Exit status: 0 done, 2 the call was wrong or a file could not be written.\n";
+
 static const char help_page[] = "qkv help - show a page\n"
                                 "\n"
                                 "Usage\n"
-                                "  qkv help [attend|check|info|help]\n";
+                                "  qkv help [attend|check|info|bench|help]\n";
 
 // clang-format on
 
@@ -183,6 +239,7 @@ const char *cli_help_page(const char *topic)
                  {"attend", attend_page},
                  {"check", check_page},
                  {"info", info_page},
+                 {"bench", bench_page},
                  {"help", help_page}};
     for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
         if (strcmp(topic, pages[i].topic) == 0)
@@ -197,7 +254,7 @@ int cli_help(int argc, char **argv)
         topic = "help";
     const char *page = argc <= 2 ? cli_help_page(topic) : NULL;
     if (page == NULL)
-        return cli_complain("%s is not a page; accepted are attend, check, info and help",
+        return cli_complain("%s is not a page; accepted are attend, check, info, bench and help",
                             argv[argc > 2 ? 2 : 1]);
     fputs(page, stdout);
     return CLI_DONE;

@@ -116,8 +116,8 @@ static int parse_integer(const char *text, const char **end, int64_t *value)
     return 1;
 }
 
-static int integer_between(const char *option, const char *text, int64_t low, int64_t high,
-                           int64_t *value)
+int cli_parse_integer(const char *option, const char *text, int64_t low, int64_t high,
+                      int64_t *value)
 {
     const char *end;
     if (parse_integer(text, &end, value) && *end == '\0' && *value >= low && *value <= high)
@@ -165,8 +165,7 @@ static int one_of(const char *option, const char *text, const char *const *words
     return cli_complain("--%s is %s; accepted are %s", option, text, list);
 }
 
-/* --cpu masks the tiers above the one named. */
-static int parse_tier(const char *text, cli_options *options)
+int cli_parse_tier(const char *option, const char *text, uint32_t *cpu_mask, int32_t *index)
 {
     char list[128] = "";
     uint32_t flags = 0;
@@ -178,16 +177,16 @@ static int parse_tier(const char *text, cli_options *options)
         flags |= tier.flag;
         if (strcmp(text, tier.name) == 0) {
             if (!tier.available)
-                return cli_complain("--cpu is %s, which this machine does not offer: %s", text,
-                                    tier.reason);
-            options->cpu_mask = flags;
-            options->tier = i;
+                return cli_complain("--%s is %s, which this machine does not offer: %s", option,
+                                    text, tier.reason);
+            *cpu_mask = flags;
+            *index = i;
             return CLI_DONE;
         }
         if (strlen(list) + strlen(tier.name) + 6 < sizeof list)
             strcat(strcat(list, i == 0 ? "" : i == n - 1 ? " and " : ", "), tier.name);
     }
-    return cli_complain("--cpu is %s; accepted are %s", text, list);
+    return cli_complain("--%s is %s; accepted are %s", option, text, list);
 }
 
 /* ---- options ------------------------------------------------------------------------------ */
@@ -227,20 +226,20 @@ static int set_numeric(cli_options *options, int code, const char *text)
     case OPT_SOFTCAP:
         return real_number("softcap", text, 0, &options->softcap);
     case OPT_THREADS:
-        status = integer_between("threads", text, 1, 1024, &a);
+        status = cli_parse_integer("threads", text, 1, 1024, &a);
         options->threads = (int32_t)a;
         return status;
     case OPT_HEATMAP_SEQ:
-        return integer_between("heatmap-seq", text, 0, INT32_MAX, &options->heatmap_seq);
+        return cli_parse_integer("heatmap-seq", text, 0, INT32_MAX, &options->heatmap_seq);
     case OPT_SEED:
-        status = integer_between("seed", text, 0, INT64_MAX, &a);
+        status = cli_parse_integer("seed", text, 0, INT64_MAX, &a);
         options->seed = (uint64_t)a;
         options->seed_given = 1;
         return status;
     case OPT_CASES:
-        return integer_between("cases", text, 1, 1000000000, &options->cases);
+        return cli_parse_integer("cases", text, 1, 1000000000, &options->cases);
     default:
-        return parse_tier(text, options);
+        return cli_parse_tier("cpu", text, &options->cpu_mask, &options->tier);
     }
 }
 

@@ -46,4 +46,11 @@ typedef struct cli_options {
 /* Parses the arguments of "attend" or "check" (argv[0]).  CLI_DONE or CLI_WRONG. */
 int cli_options_parse(cli_options *options, int argc, char **argv);
 
+/* Values of any command's --option.  CLI_DONE, or CLI_WRONG with a sentence said. */
+int cli_parse_integer(const char *option, const char *text, int64_t low, int64_t high,
+                      int64_t *value);
+
+/* The name of a tier: the mask that hides those above it, and its index. */
+int cli_parse_tier(const char *option, const char *text, uint32_t *cpu_mask, int32_t *index);
+
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing for a part of the work: base (build), test, or demo.
+# Installs what is missing for a part of the work: base (build), test, demo, bench, peers or peers-vllm.
 # System packages come from Debian with apt-get (sudo if not root), Python packages from PyPI
-# into build/venv.  Safe to run again: what is there is left alone.
+# into build/venv, peers into build/PART-venv.  Safe to run again: what is there is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-base}
@@ -25,6 +25,10 @@ if [ "$part" = test ]; then
     have qemu-x86_64 qemu-user
 fi
 
+if [ "$part" = peers-vllm ]; then
+    find /lib /usr/lib -name 'libnuma.so.1' 2>/dev/null | grep -q . || need+=(libnuma1)
+fi
+
 if [ ${#need[@]} -gt 0 ]; then
     echo "installing: ${need[*]}"
     if ! command -v apt-get >/dev/null 2>&1; then
@@ -40,21 +44,23 @@ if [ ${#need[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
 fi
 
-[ -x build/venv/bin/python ] || python3 -m venv build/venv
+venv=build/venv
+case $part in peers*) venv=build/$part-venv ;; esac
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 # requirements-PART-nodeps.txt names packages whose dependencies are not wanted.  The tests run the
-# demo too.
+# demo and the plots too.
 lists=(base "$part" "$part-nodeps")
 if [ "$part" = test ]; then
-    lists+=(demo demo-nodeps)
+    lists+=(demo demo-nodeps bench)
 fi
 for list in "${lists[@]}"; do
-    stamp=build/venv/.$list.installed
+    stamp=$venv/.$list.installed
     wanted=tools/requirements-$list.txt
     if [ -f "$wanted" ] && ! cmp -s "$wanted" "$stamp"; then
-        echo "installing Python packages of $wanted into build/venv"
+        echo "installing Python packages of $wanted into $venv"
         flags=()
         case $list in *-nodeps) flags=(--no-deps) ;; esac
-        build/venv/bin/python -m pip install -q --disable-pip-version-check "${flags[@]}" -r "$wanted"
+        "$venv/bin/python" -m pip install -q --disable-pip-version-check "${flags[@]}" -r "$wanted"
         cp "$wanted" "$stamp"
     fi
 done

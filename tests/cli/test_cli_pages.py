@@ -16,7 +16,7 @@ OPTION = re.compile(r"--[a-z][a-z-]*")
 
 def test_pages_have_two_ways_in(qkv):
     assert qkv("help").stdout == qkv("--help").stdout == qkv("-h").stdout
-    for page in "attend", "check", "info", "help":
+    for page in "attend", "check", "info", "bench", "help":
         text = qkv("help", page).stdout
         assert text == qkv(page, "--help").stdout
         assert text.startswith(f"qkv {page} - ") and "Usage" in text
@@ -35,6 +35,11 @@ def options_in_source(command):
     return {"--" + name for name, who in table if who in ("BOTH", command)}
 
 
+def bench_options_in_source():
+    source = (MAN.parent / "bench" / "bench_options.c").read_text()
+    return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
+
+
 def test_every_option_is_on_its_pages(qkv):
     man = set(OPTION.findall(MAN.read_text().replace("\\-", "-")))
     for command, who in ("attend", "ATTEND"), ("check", "CHECK"):
@@ -43,7 +48,10 @@ def test_every_option_is_on_its_pages(qkv):
         page = set(OPTION.findall(qkv("help", command).stdout)) - {"--version"}
         assert page - {"--help"} == known - {"--help"}
         assert known <= man
-    assert man - {"--version"} == options_in_source("ATTEND") | options_in_source("CHECK")
+    bench = bench_options_in_source()
+    assert len(bench) == 10
+    assert set(OPTION.findall(qkv("help", "bench").stdout)) - {"--help"} == bench - {"--help"}
+    assert man - {"--version"} == options_in_source("ATTEND") | options_in_source("CHECK") | bench
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")

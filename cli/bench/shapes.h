@@ -1,0 +1,39 @@
+/* shapes.h - what is measured: a case is a row of shapes.inc. */
+#ifndef QKV_CLI_BENCH_SHAPES_H
+#define QKV_CLI_BENCH_SHAPES_H
+
+#include "qkv/attention.h"
+
+/* What a case has beside q, k and v. */
+enum {
+    BENCH_MASK = 1 << 0,    /* random booleans, half of them true; one matrix for all heads */
+    BENCH_BIAS = 1 << 1,    /* f32, one matrix for all heads */
+    BENCH_ALIBI = 1 << 2,   /* slopes 2^(-8 (h + 1) / Hq) */
+    BENCH_SOFTCAP = 1 << 3, /* 30 */
+    BENCH_SINKS = 1 << 4,
+    BENCH_BLOCKS = 1 << 5, /* blocks of 64 x 64, one in ten visible, and always the diagonal */
+    BENCH_N_EXTRAS = 6
+};
+
+/* "mask", "bias" ... of bit i. */
+const char *bench_extra_name(int i);
+
+typedef struct bench_shape {
+    const char *name, *family;
+    qkv_type type;      /* of q, k, v and o */
+    int32_t B, Hq, Hkv; /* 0: 1; 1; as Hq */
+    int64_t Tq, Tk;     /* Tk 0: as Tq */
+    int32_t D, Dv;      /* Dv 0: as D.  Dv < D with latent: V is the first channels of K */
+    int32_t causal;     /* QKV_CAUSAL_ */
+    int32_t precision;  /* QKV_PRECISION_ */
+    int64_t window;     /* keys a query sees, itself among them; 0: all */
+    unsigned extras;    /* BENCH_ bits */
+    int latent;         /* V lies in K */
+    int cold; /* every call takes other keys and values, from more memory than caches hold */
+    const char *versus; /* the case whose fraction of the roof this one should keep, or NULL */
+} bench_shape;
+
+/* Case i with its defaults filled in; 0 past the last. */
+int bench_shape_at(int i, bench_shape *shape);
+
+#endif
