@@ -14,8 +14,11 @@ may be mixed; float64 goes with float64.  Letters in shapes: B sequences, Hq que
 key/value heads (Hq is a multiple), Tq and Tk tokens, D channels of q and k, Dv channels of v.
 """
 
+from ._arrays import CacheFull
 from ._attention import attention, attention_varlen
 from ._info import info, set_cpu_tier
+from ._kv_cache import KVCache
+from ._latent_cache import LatentCache
 from ._merge import merge
 from ._plan import Plan
 from ._reference import reference_attention
@@ -23,6 +26,9 @@ from ._reference import reference_attention
 __version__: str = info()["version"]
 
 __all__ = [
+    "CacheFull",
+    "KVCache",
+    "LatentCache",
     "Plan",
     "attention",
     "attention_varlen",

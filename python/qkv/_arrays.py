@@ -18,7 +18,22 @@ Array = Any
 
 # By the values of qkv_type in qkv/base.h.
 _NAMES = {1: "float64", 2: "float32", 3: "float16", 4: "bfloat16"}
+_BITS = {"bfloat16": (np.uint16, 4), "float8_e4m3fn": (np.uint8, 10), "float8_e5m2": (np.uint8, 11)}
 _DTYPES = {1: np.dtype(np.float64), 2: np.dtype(np.float32), 3: np.dtype(np.float16)}
+
+
+class CacheFull(MemoryError):
+    """A cache has no place left for what was asked, and is as it was before.
+
+    >>> import qkv
+    >>> cache = qkv.KVCache(1, 1, 8, n_pages=1)
+    >>> seq = cache.add()
+    >>> cache.add()
+    Traceback (most recent call last):
+    qkv.CacheFull: full: there are 1 sequences, max_seqs
+    """
+
+    __module__ = "qkv"
 
 
 def empty(like: Array, code: int, shape: tuple[int, ...]) -> Array:
@@ -64,11 +79,13 @@ def capsule(array: Array, name: str) -> object:
         raise TypeError(f"{name} cannot be exported through DLPack: {error}") from error
 
 
-def bits_of_bfloat16(array: Array, name: str) -> Array:
-    """The uint16 view of a bfloat16 array, which NumPy itself does not export."""
-    if str(getattr(array, "dtype", "")) != "bfloat16":
-        refuse_dtype(array, name, 0)
-    return array.view(np.uint16)
+def bits(array: Array, name: str, kind: int) -> tuple[Array, int]:
+    """An array of ml_dtypes, which NumPy itself does not export, as integers, and its qkv_type."""
+    dtype = str(getattr(array, "dtype", ""))
+    if dtype not in _BITS:
+        refuse_dtype(array, name, kind)
+    integer, code = _BITS[dtype]
+    return array.view(integer), code
 
 
 def copy(array: Array, dense: bool) -> Array:
@@ -82,13 +99,15 @@ def copy(array: Array, dense: bool) -> Array:
 
 
 def refuse_dtype(array: Array, name: str, kind: int) -> NoReturn:
-    """kind: 0 floats, 1 booleans, 2 integers, as in binding.h."""
+    """kind: 0 floats, 1 booleans, 2 integers, 3 keys or values, as in binding.h."""
     dtype = getattr(array, "dtype", None) or f"format {memoryview(array).format!r}"
     accepted = "float64, float32, float16 and bfloat16, in native byte order, are accepted"
     if kind == 1:
         accepted = "it must be bool, True where visible; numbers to be added go to bias"
     elif kind == 2:
         accepted = "int32 is accepted"
+    elif kind == 3:
+        accepted += "; codes are int8, uint8, float8_e4m3fn or float8_e5m2"
     elif str(dtype).endswith("bool") and name == "bias":
         accepted = "it is added to the scores; True where visible goes to mask"
     raise TypeError(f"{name} has dtype {dtype}; {accepted}")

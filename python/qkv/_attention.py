@@ -32,6 +32,17 @@ def attention(
     kv_starts: Optional[Lengths] = None,
     block_mask: Optional[Array] = None,
     block_size: tuple[int, int] = (64, 64),
+    block_table: Optional[Array] = None,
+    page_layout: str = "phtd",
+    k_format: Optional[str] = None,
+    k_scale: Union[None, float, Array] = None,
+    k_min: Union[None, float, Array] = None,
+    k_group: Optional[int] = None,
+    v_format: Optional[str] = None,
+    v_scale: Union[None, float, Array] = None,
+    v_min: Union[None, float, Array] = None,
+    v_group: Optional[int] = None,
+    k_rope: Optional[Array] = None,
     return_lse: bool = False,
     return_weights: Union[bool, str] = False,
     out: Optional[Array] = None,
@@ -71,6 +82,24 @@ def attention(
     block_mask : bool (nq, nk), (Hq, nq, nk) or (B, Hq, nq, nk)
         True where a block of block_size = (queries, keys) tokens is visible; nq = ceil(Tq/queries)
         and nk = ceil(Tk/keys).  Hidden blocks cost nothing.
+    block_table : integers (B, n) or (B, Hkv, n)
+        k and v are a pool of pages, read in place: key j of a sequence is token j % t of the page
+        whose number stands at j // t of its row (of its row for that head).  Tk is n t; give
+        kv_lens.  Entries of pages that no query sees may be anything.
+    page_layout : "phtd" or "pthd"
+        Of the pool: (pages, Hkv, t, D) or (pages, t, Hkv, D).  Any strides, so pool[:, 0] and
+        pool[:, 1] of a joined (pages, 2, t, Hkv, D) are k and v as well.
+    k_format, v_format : "int8", "int4", "e4m3" or "e5m2"
+        k or v hold codes, which are read in place: code * scale, or min + code * scale for int4.
+        Needed for uint8 only: int8 and the float8 dtypes say it themselves.  int4 has two codes a
+        byte, the even channel in the low nibble, so its last axis is half as long.
+    k_scale, v_scale, k_min, v_min : float32 or float16
+        Broadcast to the shape of k with groups of channels for channels, such as (B, Hkv, Tk, 1)
+        or (pages, Hkv, 1, D); one number is for everything.  Mins are for int4.
+    k_group, v_group : int
+        Channels that share a scale.  Default: as many as fit the last axis of the scale evenly.
+    k_rope : (B, Hkv, Tk, r), or a pool of pages
+        The last r channels of the keys, which k then lacks: the rotary part of a latent cache.
     return_lse
         Also return log sum exp of the scores of each row, (B, Hq, Tq), natural log.
     return_weights : True ("weights"), "scores", "capped" or "biased"
@@ -109,6 +138,9 @@ def attention(
     (array([0. , 0. , 0.5], dtype=float32), array([     -inf, 0.       , 0.6931472], dtype=float32))
     >>> qkv.attention(q, k, v, mask=np.array([True, False, True])).ravel()
     array([1., 1., 1.], dtype=float32)
+    >>> pool = v.repeat(4, -1)[0].reshape(3, 1, 1, 4)      # three pages of one token
+    >>> qkv.attention(q, 0 * pool, pool, block_table=[[2, 0]])[0, 0, 0]
+    array([1., 1., 1., 1.], dtype=float32)
     >>> qkv.attention(q, k[:, :, :2], v)
     Traceback (most recent call last):
     ValueError: v has shape (1, 1, 3, 1); with this k it must be (1, 1, 2, 1)
@@ -117,7 +149,8 @@ def attention(
         *pack(
             q, k, v, out, mask, bias, causal, strict, align, window, scale, softcap, sinks,
             alibi_slopes, q_offset, q_lens, kv_lens, kv_starts, block_mask, block_size, return_lse,
-            return_weights, precision, threads,
+            return_weights, precision, threads, None, None, block_table, page_layout, k_format,
+            k_scale, k_min, k_group, v_format, v_scale, v_min, v_group, k_rope,
         )  # fmt: skip
     )
     return result if type(q) is ndarray else own(result, q)
@@ -128,7 +161,7 @@ def attention_varlen(
     k: Array,
     v: Array,
     cu_seqlens_q: Lengths,
-    cu_seqlens_k: Lengths,
+    cu_seqlens_k: Optional[Lengths] = None,
     *,
     mask: Optional[Array] = None,
     bias: Optional[Array] = None,
@@ -146,6 +179,17 @@ def attention_varlen(
     kv_starts: Optional[Lengths] = None,
     block_mask: Optional[Array] = None,
     block_size: tuple[int, int] = (64, 64),
+    block_table: Optional[Array] = None,
+    page_layout: str = "phtd",
+    k_format: Optional[str] = None,
+    k_scale: Union[None, float, Array] = None,
+    k_min: Union[None, float, Array] = None,
+    k_group: Optional[int] = None,
+    v_format: Optional[str] = None,
+    v_scale: Union[None, float, Array] = None,
+    v_min: Union[None, float, Array] = None,
+    v_group: Optional[int] = None,
+    k_rope: Optional[Array] = None,
     return_lse: bool = False,
     return_weights: Union[bool, str] = False,
     out: Optional[Array] = None,
@@ -161,7 +205,8 @@ def attention_varlen(
     v : (Tk, Hkv, Dv)
     cu_seqlens_q, cu_seqlens_k : (B + 1,) integers, ascending from 0
         Sequence b owns rows cu[b] to cu[b + 1] - 1.  cu_seqlens_q ends at Tq; k and v may have
-        rows behind the last sequence, which are not read.
+        rows behind the last sequence, which are not read.  With a block_table k and v are a pool
+        of pages as in attention(), kv_lens says the lengths, and cu_seqlens_k is None.
 
     Tokens, positions and lengths count within a sequence.  mask and bias broadcast to
     (B, Hq, longest Tq, longest Tk); all else is as in attention().
@@ -183,7 +228,8 @@ def attention_varlen(
         *pack(
             q, k, v, out, mask, bias, causal, strict, align, window, scale, softcap, sinks,
             alibi_slopes, q_offset, q_lens, kv_lens, kv_starts, block_mask, block_size, return_lse,
-            return_weights, precision, threads, cu_seqlens_q, cu_seqlens_k,
+            return_weights, precision, threads, cu_seqlens_q, cu_seqlens_k, block_table,
+            page_layout, k_format, k_scale, k_min, k_group, v_format, v_scale, v_min, v_group, k_rope,
         )  # fmt: skip
     )
     return result if type(q) is ndarray else own(result, q)

@@ -41,7 +41,7 @@ def set_cpu_tier(name: Optional[str]) -> None:
     >>> qkv.set_cpu_tier(None)
     >>> qkv.set_cpu_tier("abacus")
     Traceback (most recent call last):
-    ValueError: name is 'abacus'; one of 'scalar', 'avx2', 'avx512' is accepted
+    ValueError: name is 'abacus'; one of 'scalar', ... is accepted
     """
     mask = 0
     tiers = _qkv.info()[3]

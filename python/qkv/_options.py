@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _qkv
 from ._arrays import Array
+from ._keys import NO_CODES, codes, kv_tokens, numbers, table
 
 Window = Union[None, int, tuple[Optional[int], Optional[int]]]
 Lengths = Union[Sequence[int], Array]
@@ -16,6 +17,7 @@ Lengths = Union[Sequence[int], Array]
 _ALIGN = {"bottom_right": 0, "top_left": 1}
 _PRECISION = {"highest": 0, "high": 1, "medium": 2}
 _STAGE = {False: -1, None: -1, True: 3, "scores": 0, "capped": 1, "biased": 2, "weights": 3}
+_POOLS = {"phtd": "(pages, H, tokens, D)", "pthd": "(pages, tokens, H, D)"}
 _INT64_MAX = 2**63 - 1
 
 cpu_mask: int = 0x7FFFFFFF  # QKV_CPU_ALL; set_cpu_tier changes it
@@ -64,7 +66,7 @@ def _causal(causal: bool, strict: bool) -> int:
     return 2 if strict else 1 if causal else 0
 
 
-def shape_of(name: str, array: Array, rank: int) -> tuple[int, ...]:
+def shape_of(name: str, array: Array, rank: int, pool: str = "") -> tuple[int, ...]:
     """The shape of a main tensor, where more than the C module has to know it."""
     shape = getattr(array, "shape", None)
     if shape is None:
@@ -73,7 +75,7 @@ def shape_of(name: str, array: Array, rank: int) -> tuple[int, ...]:
             "a NumPy array or an object with __dlpack__ is accepted"
         )
     if len(shape) != rank:
-        wanted = "(B, H, T, D)" if rank == 4 else "(T, H, D)"
+        wanted = _POOLS.get(pool) or ("(B, H, T, D)" if rank == 4 else "(T, H, D)")
         raise ValueError(f"{name} has shape {tuple(shape)}; {wanted} is expected")
     return tuple(shape)
 
@@ -144,20 +146,36 @@ def pack(
     alibi_slopes: Any, q_offset: Any, q_lens: Any, kv_lens: Any, kv_starts: Any, block_mask: Any,
     block_size: tuple[int, int], return_lse: bool, return_weights: Union[bool, str],
     precision: str, threads: Optional[int], cu_q: Any = None, cu_k: Any = None,
+    block_table: Any = None, page_layout: str = "phtd", k_format: Optional[str] = None,
+    k_scale: Any = None, k_min: Any = None, k_group: Optional[int] = None,
+    v_format: Optional[str] = None, v_scale: Any = None, v_min: Any = None,
+    v_group: Optional[int] = None, k_rope: Any = None,
 ) -> tuple[Any, ...]:
-    """The arguments of the C functions: 15 tensors, then the options."""
+    """The arguments of the C functions: 21 tensors, then the options."""
     n_threads = 0 if threads is None else _integer("threads", threads, 1, 1024)
     left, right = _window(window)
     max_q = max_k = 0
     n_seqs = None
+    if block_table is not None:
+        if cu_k is not None:
+            raise ValueError("cu_seqlens_k is given together with block_table; give kv_lens")
+        block_table = table(block_table)
+    elif page_layout != "phtd":
+        raise ValueError(f"page_layout is {page_layout!r}, but there is no block_table")
     if cu_q is not None:
         cu_q = cu_seqlens("cu_seqlens_q", cu_q, shape_of("q", q, 3)[0], True)
-        rows_k = min(shape_of("k", k, 3)[0], shape_of("v", v, 3)[0])
-        cu_k = cu_seqlens("cu_seqlens_k", cu_k, rows_k, False)
-        if len(cu_q) != len(cu_k):
-            raise ValueError(f"cu_seqlens_q has {len(cu_q)} values and cu_seqlens_k {len(cu_k)}")
         n_seqs = len(cu_q) - 1
-        max_q, max_k = (int(np.diff(cu).max(initial=0)) for cu in (cu_q, cu_k))
+        max_q = int(np.diff(cu_q).max(initial=0))
+        if block_table is None:
+            if cu_k is None:
+                raise ValueError("cu_seqlens_k is None; without a block_table it is needed")
+            rows_k = min(shape_of("k", k, 3)[0], shape_of("v", v, 3)[0])
+            cu_k = cu_seqlens("cu_seqlens_k", cu_k, rows_k, False)
+            if len(cu_q) != len(cu_k):
+                raise ValueError(
+                    f"cu_seqlens_q has {len(cu_q)} values and cu_seqlens_k {len(cu_k)}"
+                )
+            max_k = int(np.diff(cu_k).max(initial=0))
     if q_offset is not None:
         n = shape_of("q", q, 4)[0] if n_seqs is None else n_seqs
         q_offset = lengths("q_offset", q_offset, n)
@@ -173,10 +191,15 @@ def pack(
         block_q = _integer("block_size[0]", block_q, 1, 2**31 - 1)
         block_k = _integer("block_size[1]", block_k, 1, 2**31 - 1)
         if n_seqs is None:
-            sizes = (*shape_of("q", q, 4)[:3], shape_of("k", k, 4)[2])
+            shape_of("k", k, 4, "" if block_table is None else page_layout)
+            sizes = (*shape_of("q", q, 4)[:3], kv_tokens(k, block_table, page_layout))
         else:
-            sizes = (n_seqs, q.shape[1], max_q, max_k)
+            tokens = max_k if block_table is None else kv_tokens(k, block_table, page_layout)
+            sizes = (n_seqs, q.shape[1], max_q, tokens)
         bits, strides = blocks(block_mask, (block_q, block_k), sizes)
+    about_keys = NO_CODES
+    if (page_layout, k_format, v_format, k_group, v_group) != ("phtd", None, None, None, None):
+        about_keys = codes(page_layout, k_format, v_format, k_group, v_group)
     options = (
         1 if causal is True and not strict else _causal(causal, strict),
         _choice("align", align, _ALIGN),
@@ -194,8 +217,10 @@ def pack(
         *strides,
         max_q,
         max_k,
+        *about_keys,
     )
     return (
-        q, k, v, out, mask, bias, logits(sinks, q), logits(alibi_slopes, q), q_lens, kv_lens,
-        kv_starts, q_offset, cu_q, cu_k, bits, options,
+        q, k, v, out, mask, bias, logits(sinks, q), logits(alibi_slopes, q), block_table,
+        numbers(k_scale), numbers(k_min), numbers(v_scale), numbers(v_min), k_rope, q_lens,
+        kv_lens, kv_starts, q_offset, cu_q, cu_k, bits, options,
     )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from numpy import ndarray
 
 from . import _qkv
 from ._arrays import Array, own
+from ._keys import numbers, table
 from ._options import pack
 
 
@@ -21,8 +22,8 @@ class Plan:
     cu_seqlens_q, cu_seqlens_k
         For packed (T, H, D) tensors, as in attention_varlen().
     **options
-        The keyword arguments of attention().  mask, bias, sinks, alibi_slopes and out are
-        examples too; all others hold for every run.
+        The keyword arguments of attention().  out, mask, bias, sinks, alibi_slopes, block_table,
+        the scales and mins of codes and k_rope are examples too; all others hold for every run.
 
     A plan keeps its workspace.  Several threads may run one plan at the same time.
 
@@ -55,11 +56,12 @@ class Plan:
             if name not in known:
                 raise TypeError(f"Plan() has no option {name!r}; it takes those of attention()")
             known[name] = value
-        if (cu_seqlens_q is None) != (cu_seqlens_k is None):
+        paged = known["block_table"] is not None
+        if (cu_seqlens_q is None) != (cu_seqlens_k is None) and not paged:
             raise ValueError("cu_seqlens_q and cu_seqlens_k are given together or not at all")
         arguments = pack(q, k, v, cu_q=cu_seqlens_q, cu_k=cu_seqlens_k, **known)
         self._plan = _qkv.Plan(*arguments)
-        self._optional = arguments[4:8]
+        self._optional = arguments[4:14]
 
     def __call__(
         self,
@@ -72,20 +74,24 @@ class Plan:
         bias: Optional[Array] = None,
         sinks: Optional[Array] = None,
         alibi_slopes: Optional[Array] = None,
+        block_table: Optional[Array] = None,
+        k_scale: Union[None, float, Array] = None,
+        k_min: Union[None, float, Array] = None,
+        v_scale: Union[None, float, Array] = None,
+        v_min: Union[None, float, Array] = None,
+        k_rope: Optional[Array] = None,
     ) -> Any:
         """Run.  An optional tensor that is not given is the one the plan was made with.
 
         Returns what attention() returns.  ValueError if an array lies in memory differently than
         the one the plan was made with.
         """
-        optional = self._optional
-        result = self._plan.run(
-            q, k, v, out,
-            optional[0] if mask is None else mask,
-            optional[1] if bias is None else bias,
-            optional[2] if sinks is None else sinks,
-            optional[3] if alibi_slopes is None else alibi_slopes,
+        given = (
+            mask, bias, sinks, alibi_slopes, table(block_table), numbers(k_scale), numbers(k_min),
+            numbers(v_scale), numbers(v_min), k_rope,
         )  # fmt: skip
+        optional = (old if new is None else new for old, new in zip(self._optional, given))
+        result = self._plan.run(q, k, v, out, *optional)
         return result if type(q) is ndarray else own(result, q)
 
     @property
@@ -128,6 +134,17 @@ _DEFAULTS: dict[str, Any] = {
     "kv_starts": None,
     "block_mask": None,
     "block_size": (64, 64),
+    "block_table": None,
+    "page_layout": "phtd",
+    "k_format": None,
+    "k_scale": None,
+    "k_min": None,
+    "k_group": None,
+    "v_format": None,
+    "v_scale": None,
+    "v_min": None,
+    "v_group": None,
+    "k_rope": None,
     "return_lse": False,
     "return_weights": False,
     "precision": "highest",

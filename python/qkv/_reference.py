@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _qkv
 from ._arrays import Array
+from ._keys import kv_tokens
 from ._options import Lengths, Window, pack, shape_of
 
 
@@ -32,6 +33,17 @@ def reference_attention(
     kv_starts: Optional[Lengths] = None,
     block_mask: Optional[Array] = None,
     block_size: tuple[int, int] = (64, 64),
+    block_table: Optional[Array] = None,
+    page_layout: str = "phtd",
+    k_format: Optional[str] = None,
+    k_scale: Union[None, float, Array] = None,
+    k_min: Union[None, float, Array] = None,
+    k_group: Optional[int] = None,
+    v_format: Optional[str] = None,
+    v_scale: Union[None, float, Array] = None,
+    v_min: Union[None, float, Array] = None,
+    v_group: Optional[int] = None,
+    k_rope: Optional[Array] = None,
     return_lse: bool = False,
     return_weights: Union[bool, str] = False,
     return_budget: bool = False,
@@ -60,11 +72,14 @@ def reference_attention(
     arguments = pack(
         q, k, v, None, mask, bias, causal, strict, align, window, scale, softcap, sinks,
         alibi_slopes, q_offset, q_lens, kv_lens, kv_starts, block_mask, block_size, True,
-        return_weights, precision, 1,
+        return_weights, precision, 1, None, None, block_table, page_layout, k_format, k_scale,
+        k_min, k_group, v_format, v_scale, v_min, v_group, k_rope,
     )  # fmt: skip
     rows = shape_of("q", q, 4)[:3]
-    o_shape = (*rows, shape_of("v", v, 4)[3])
-    weights_shape = (*rows, shape_of("k", k, 4)[2])
+    shape_of("k", k, 4, "" if block_table is None else page_layout)
+    packed_codes = str(getattr(v, "dtype", "")).endswith("uint8") and v_format == "int4"
+    o_shape = (*rows, shape_of("v", v, 4)[3] * (2 if packed_codes else 1))
+    weights_shape = (*rows, kv_tokens(k, arguments[8], page_layout))
     wanted = return_weights is not None and return_weights is not False
     o, o_budget = np.zeros(o_shape), np.zeros(o_shape)
     lse, lse_budget = np.zeros(rows), np.zeros(rows)

@@ -13,6 +13,7 @@ enum { MAX_WORKERS = 1024 };
 static qkv_pool *pools[MAX_WORKERS + 1];
 
 PyObject *qkvpy_arrays;
+PyObject *qkvpy_cache_full;
 PyTypeObject *qkvpy_ndarray;
 static PyObject *empty;
 
@@ -29,6 +30,7 @@ int qkvpy_setup(void)
         return -1;
     qkvpy_ndarray = (PyTypeObject *)PyObject_GetAttrString(qkvpy_arrays, "ndarray");
     empty = PyObject_GetAttrString(qkvpy_arrays, "empty");
+    qkvpy_cache_full = PyObject_GetAttrString(qkvpy_arrays, "CacheFull");
     if (pthread_atfork(NULL, NULL, forget_pools) != 0)
         PyErr_SetString(PyExc_OSError, "pthread_atfork failed");
     return PyErr_Occurred() ? -1 : 0;
@@ -37,18 +39,17 @@ int qkvpy_setup(void)
 /* Below this many multiply-adds waking a pool costs more than it saves. */
 #define SERIAL_WORK 3e5
 
-int32_t qkvpy_workers(const problem *p, const qkv_plan *plan)
+int32_t qkvpy_workers(const qkv_desc *d, int threads, const qkv_plan *plan)
 {
-    const qkv_desc *d = &p->desc;
     int64_t tasks = 0;
     for (int32_t phase = 0; phase < qkv_n_phases(plan); phase++)
         if (qkv_n_tasks(plan, phase) > tasks)
             tasks = qkv_n_tasks(plan, phase);
     const double work = (double)d->n_seqs * d->n_q_heads * (double)d->q_len * (double)d->kv_len *
                         (d->head_dim + d->head_dim_v);
-    if (tasks <= 1 || p->threads == 1 || (p->threads == 0 && work < SERIAL_WORK))
+    if (tasks <= 1 || threads == 1 || (threads == 0 && work < SERIAL_WORK))
         return 1;
-    const int32_t n = p->threads ? p->threads : qkv_cpu_count();
+    const int32_t n = threads ? threads : qkv_cpu_count();
     return n < MAX_WORKERS ? n : MAX_WORKERS;
 }
 
@@ -108,8 +109,8 @@ static PyObject *new_array(tensor *t, PyObject *like, int32_t type, int rank, co
     return array;
 }
 
-static int open_outputs(problem *p, PyObject *const *args, PyObject **made, tensor *lse,
-                        tensor *weights)
+int qkvpy_outputs(problem *p, PyObject *out, PyObject *like, PyObject *made[3], tensor *lse,
+                  tensor *weights)
 {
     const qkv_desc *d = &p->desc;
     const int rank = p->t[Q].rank;
@@ -117,12 +118,12 @@ static int open_outputs(problem *p, PyObject *const *args, PyObject **made, tens
     const int64_t o_shape[4] = {q[0], q[1], rank == 4 ? q[2] : d->head_dim_v, d->head_dim_v};
     const int64_t padded[4] = {d->n_seqs, d->n_q_heads, d->q_len, d->kv_len};
     const int64_t packed[2] = {d->n_q_heads, rows};
-    made[0] = p->t[OUT].type ? Py_NewRef(args[OUT])
-                             : new_array(&p->t[OUT], args[Q], d->o.type, rank, o_shape);
+    made[0] = p->t[OUT].type ? Py_NewRef(out)
+                             : new_array(&p->t[OUT], like, d->o.type, rank, o_shape);
     if (made[0] && p->want_lse)
-        made[1] = new_array(lse, args[Q], d->lse.type, rank - 1, rank == 4 ? padded : packed);
+        made[1] = new_array(lse, like, d->lse.type, rank - 1, rank == 4 ? padded : packed);
     if (made[0] && p->want_weights) {
-        made[2] = new_array(weights, args[Q], d->weights.type, 4, padded);
+        made[2] = new_array(weights, like, d->weights.type, 4, padded);
         /* Packed sequences differ in length; what lies past one's own lengths stays 0. */
         if (made[2] && rank == 3)
             memset(weights->data, 0, (size_t)(padded[0] * padded[1] * padded[2] * padded[3]) *
@@ -131,11 +132,25 @@ static int open_outputs(problem *p, PyObject *const *args, PyObject **made, tens
     return made[0] && (made[1] || !p->want_lse) && (made[2] || !p->want_weights) ? 0 : -1;
 }
 
-/* Check, run without the GIL.  bytes is the size of the workspace given, if one is. */
-static int run_args(problem *p, const qkv_plan *plan, qkv_args *a, void *workspace, size_t bytes)
+PyObject *qkvpy_whole(PyObject *made[3], int failed)
+{
+    PyObject *whole = NULL;
+    if (!failed && made[1] && made[2])
+        whole = PyTuple_Pack(3, made[0], made[1], made[2]);
+    else if (!failed && (made[1] || made[2]))
+        whole = PyTuple_Pack(2, made[0], made[1] ? made[1] : made[2]);
+    else if (!failed)
+        whole = Py_NewRef(made[0]);
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(made[i]);
+    return whole;
+}
+
+int qkvpy_run_args(const qkv_desc *desc, int threads, const qkv_plan *plan, qkv_args *a,
+                   void *workspace, size_t bytes)
 {
     char text[512];
-    const int32_t n_workers = qkvpy_workers(p, plan);
+    const int32_t n_workers = qkvpy_workers(desc, threads, plan);
     qkv_pool *pool = n_workers > 1 ? get_pool(n_workers) : NULL;
     if (n_workers > 1 && pool == NULL)
         return -1;
@@ -170,31 +185,29 @@ void qkvpy_inputs(const problem *p, qkv_args *a)
     a->bias = p->t[BIAS].data;
     a->sinks = p->t[SINKS].data;
     a->slopes = p->t[SLOPES].data;
+    a->block_table = p->t[TABLE].data;
+    a->k_scale = p->t[K_SCALE].data;
+    a->k_min = p->t[K_MIN].data;
+    a->v_scale = p->t[V_SCALE].data;
+    a->v_min = p->t[V_MIN].data;
+    a->k_rope = p->t[K_ROPE].data;
 }
 
 PyObject *qkvpy_run(problem *p, const qkv_plan *plan, PyObject *const *args, void *workspace,
                     size_t bytes)
 {
     tensor lse = {0}, weights = {0};
-    PyObject *made[3] = {NULL, NULL, NULL}, *whole = NULL;
-    int failed = open_outputs(p, args, made, &lse, &weights);
+    PyObject *made[3] = {NULL, NULL, NULL};
+    int failed = qkvpy_outputs(p, args[OUT], args[Q], made, &lse, &weights);
     if (!failed) {
         qkv_args a;
         qkvpy_inputs(p, &a);
         a.o = p->t[OUT].data;
         a.lse = lse.data;
         a.weights = weights.data;
-        failed = run_args(p, plan, &a, workspace, bytes);
+        failed = qkvpy_run_args(&p->desc, p->threads, plan, &a, workspace, bytes);
     }
     qkvpy_tensor_close(&lse);
     qkvpy_tensor_close(&weights);
-    if (!failed && made[1] && made[2])
-        whole = PyTuple_Pack(3, made[0], made[1], made[2]);
-    else if (!failed && (made[1] || made[2]))
-        whole = PyTuple_Pack(2, made[0], made[1] ? made[1] : made[2]);
-    else if (!failed)
-        whole = Py_NewRef(made[0]);
-    for (int i = 0; i < 3; i++)
-        Py_XDECREF(made[i]);
-    return whole;
+    return qkvpy_whole(made, failed);
 }

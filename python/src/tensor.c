@@ -1,7 +1,7 @@
 /* tensor.c - Python arrays as pointer, type, shape and strides.
  *
  * NumPy arrays and other buffers come through the buffer protocol, everything else through
- * DLPack.  NumPy cannot export the bfloat16 of ml_dtypes: it comes as its uint16 view. */
+ * DLPack.  NumPy cannot export the dtypes of ml_dtypes: they come as views of unsigned integers. */
 #include <string.h>
 
 #include "binding.h"
@@ -29,6 +29,8 @@ static int32_t type_of_format(const char *format, Py_ssize_t size)
     case 'f': return QKV_F32;
     case 'e': return QKV_F16;
     case '?': return QKV_BOOL;
+    case 'b': return QKV_I8;
+    case 'B': return QKV_U4;
     case 'i': case 'l': case 'q': return size == 4 ? QKV_I32 : QKV_I64;
     default: return QKV_NONE;
     }
@@ -42,6 +44,10 @@ static int32_t type_of_dlpack(dl_dtype d)
         return d.bits == 64 ? QKV_F64 : d.bits == 32 ? QKV_F32 : d.bits == 16 ? QKV_F16 : QKV_NONE;
     if (d.code == DL_BFLOAT)
         return d.bits == 16 ? QKV_BF16 : QKV_NONE;
+    if (d.bits == 8 && (d.code == DL_INT || d.code == DL_UINT))
+        return d.code == DL_INT ? QKV_I8 : QKV_U4;
+    if (d.bits == 8 && (d.code == DL_E4M3FN || d.code == DL_E5M2))
+        return d.code == DL_E4M3FN ? QKV_E4M3 : QKV_E5M2;
     return d.code == DL_BOOL && d.bits == 8 ? QKV_BOOL : QKV_NONE;
 }
 
@@ -51,18 +57,25 @@ static int refuse_rank(const tensor *t)
     return -1;
 }
 
+/* The buffer of an array of ml_dtypes, and its type. */
+static int open_bits(tensor *t, PyObject *obj, int kind, int32_t *type)
+{
+    PyObject *whole = PyObject_CallMethod(qkvpy_arrays, "bits", "Osi", obj, t->name, kind), *view;
+    int status = -1;
+    if (whole != NULL && PyArg_ParseTuple(whole, "Oi", &view, type))
+        status = PyObject_GetBuffer(view, &t->buffer, PyBUF_STRIDES);
+    Py_XDECREF(whole);
+    return status;
+}
+
 /* Strides are in bytes until settle(). */
-static int open_buffer(tensor *t, PyObject *obj)
+static int open_buffer(tensor *t, PyObject *obj, int kind)
 {
     int32_t type = QKV_NONE;
     if (PyObject_GetBuffer(obj, &t->buffer, PyBUF_STRIDES | PyBUF_FORMAT) < 0) {
         PyErr_Clear();
-        PyObject *view = PyObject_CallMethod(qkvpy_arrays, "bits_of_bfloat16", "Os", obj, t->name);
-        const int status = view ? PyObject_GetBuffer(view, &t->buffer, PyBUF_STRIDES) : -1;
-        Py_XDECREF(view);
-        if (status < 0)
+        if (open_bits(t, obj, kind, &type) < 0)
             return -1;
-        type = QKV_BF16;
     }
     const Py_buffer *b = &t->buffer;
     t->data = b->buf;
@@ -149,8 +162,9 @@ static int settle(tensor *t, int how)
 
 static int accepts(int kind, int32_t type)
 {
-    if (kind == FLOATS)
-        return type >= QKV_F64 && type <= QKV_BF16;
+    if (kind == FLOATS || kind == KEYS)
+        return (type >= QKV_F64 && type <= QKV_BF16) ||
+               (kind == KEYS && type >= QKV_I8 && type <= QKV_E5M2);
     return kind == BOOLS ? type == QKV_BOOL : type == QKV_I32 || type == QKV_I64;
 }
 
@@ -160,7 +174,7 @@ int qkvpy_tensor_open(tensor *t, PyObject *obj, const char *name, int kind, int 
     const int as_buffer =
         PyObject_TypeCheck(obj, qkvpy_ndarray) ||
         (PyObject_CheckBuffer(obj) && !PyObject_HasAttrString(obj, "__dlpack__"));
-    int status = as_buffer ? open_buffer(t, obj) : open_dlpack(t, obj);
+    int status = as_buffer ? open_buffer(t, obj, kind) : open_dlpack(t, obj);
     if (status == 0 && !accepts(kind, t->type)) {
         Py_XDECREF(PyObject_CallMethod(qkvpy_arrays, "refuse_dtype", "Osi", obj, name, kind));
         status = -1;

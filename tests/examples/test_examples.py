@@ -9,7 +9,7 @@ import pytest
 from installed import ROOT, Installed, run
 
 EXAMPLES = ROOT / "examples"
-PROGRAMS = ["minimal_c", "minimal_cpp", "decode_threads"]
+PROGRAMS = ["minimal_c", "minimal_cpp", "decode_threads", "decode_cache"]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
 
 
@@ -55,7 +55,7 @@ def test_cmake_project(installed: Installed, tmp_path: Path) -> None:
         assert re.search("(attend|decode)_", run([tmp_path / program], env=installed.env).stdout)
 
 
-@pytest.mark.parametrize("source", ["minimal.c", "decode_threads.c"])
+@pytest.mark.parametrize("source", ["minimal.c", "decode_threads.c", "decode_cache.c"])
 def test_strict_warnings(installed: Installed, tmp_path: Path, source: str) -> None:
     compile_c(installed, EXAMPLES / source, tmp_path / "program")
     run([tmp_path / "program"], env=installed.env)
@@ -66,6 +66,7 @@ def test_strict_warnings(installed: Installed, tmp_path: Path, source: str) -> N
     [
         ("minimal.c", "j <= i;", "j < i || j == 0;"),
         ("decode_threads.c", "j < kv_lens[b];", "j < kv_lens[b] - (b == 2);"),
+        ("decode_cache.c", "j < length;", "j < length - 1;"),
     ],
 )
 def test_examples_notice_a_wrong_answer(

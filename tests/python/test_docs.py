@@ -4,6 +4,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +42,15 @@ def test_python_blocks_of_documents(path, tmp_path, monkeypatch):
             assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
         else:
             exec(compile(block, str(path), "exec"), names)
+
+
+def test_the_example_with_a_cache():
+    """It holds its result against attention without a cache, and notices a wrong one."""
+    source = (ROOT / "examples" / "decode_cache.py").read_text()
+    right = "cache.attend(layer, heads[:, :8])"
+    assert right in source
+    spoiled = source.replace(right, "cache.attend(layer, heads[:, :8], window=8)")
+    for text, code in ((source, 0), (spoiled, 1)):
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert "tokens cached in 45056 bytes" in done.stdout
