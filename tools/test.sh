@@ -86,6 +86,41 @@ run_old_cpus() {
     qemu-x86_64 -cpu Nehalem build/release/cli/qkv info | grep -q 'avx2.*CPU lacks'
 }
 
+# AArch64 under emulation: each kernel of the baseline on a CPU of Armv8.0-A, where what is newer is an
+# illegal instruction, everything else on one that has all.  That is some thirty times slower than
+# this CPU, so a tenth of the random cases, and one width of the table of fills.
+aarch64_programs() {
+    echo "max test_attend --test=mixed/" # the longest first
+    echo "cortex-a57 test_attend --test=registry/"
+    echo "max test_props"
+    (cd build/aarch64/tests && find . -name 'test_*' -type f -perm -u+x) |
+        sed -e '/test_attend$/d' -e '/test_props$/d' -e 's/^/max /'
+    printf 'max test_attend --test=%s\n' small/ _d17_ long/ registry/attend_bf16 registry/decode_bf16
+}
+run_aarch64() {
+    local out=build/aarch64/out status
+    tools/build.sh aarch64 --cross-file tools/cross/aarch64-linux.ini -Dmodel=false -Dcli=false \
+        -Dwerror=true || return 1
+    rm -rf $out && mkdir $out
+    aarch64_programs | QKV_TEST_SCALE=10 xargs -P 2 -I RUN sh -c "set -- RUN; cpu=\$1; shift
+        qemu-aarch64 -cpu \$cpu build/aarch64/tests/\$* >\$(mktemp $out/XXXXXX) 2>&1"
+    status=$?
+    cat $out/*
+    return $status
+}
+
+# The amx tier over the model of its instructions, which runs on every CPU.  Only what is compiled for it,
+# and the programs that compare kernels with the oracle.
+run_amx_model() {
+    local suites="simd_amx_tiles simd_plain16_f32 simd_plain16_pairs"
+    TARGETS="cli/qkv tests/test_attend tests/test_bf16 ${suites//simd_/tests\/simd\/test_simd_}" \
+        tools/build.sh amx_model -Damx_model=true -Dwerror=true -Ddefault_library=static || return 1
+    # shellcheck disable=SC2086
+    meson_test amx_model $suites || return 1
+    QKV_TEST_SCALE=15 meson_test amx_model attend bf16 || return 1
+    build/amx_model/cli/qkv check --cases 300 --seed 3
+}
+
 # Memory errors that guard pages do not show, on a few cases (the emulated CPU has no AVX-512).
 run_valgrind() {
     valgrind -q --error-exitcode=9 --leak-check=full build/release/cli/qkv check --cases 12 --seed 2
@@ -99,10 +134,10 @@ run_mypy() { mypy --strict python/qkv; }
 run_pytest() {
     # Not from the source folder: `import qkv` must find what was installed.
     QKV_COMMAND="$PWD/build/release/cli/qkv" QKV_BUILD="$PWD/build/release" \
-        python -m pytest -q -p no:cacheprovider tests/python tests/cli tests/examples
+        python -m pytest -q -p no:cacheprovider tests/python tests/cli tests/examples tests/bench
 }
 
-all="build c old_cpus valgrind install mypy pytest asan tsan"
+all="build c old_cpus aarch64 amx_model valgrind install mypy pytest asan tsan"
 for name in ${*:-$all}; do
     case $name in
     build) step build build_release ;;
