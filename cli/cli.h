@@ -27,9 +27,10 @@ int cli_attend(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_info(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_cache(int argc, char **argv);
 int cli_help(int argc, char **argv);
 
-/* The page of a topic ("", "attend", "check", "info", "bench", "help"), or NULL. */
+/* The page of a topic ("", "attend", "check", "info", "bench", "cache", "help"), or NULL. */
 const char *cli_help_page(const char *topic);
 
 /* Prints and frees a JSON value.  CLI_WRONG if it is NULL (memory). */

@@ -71,6 +71,7 @@ static const char main_page[] =
     "  qkv check [options]             compare this machine's kernels with the oracle\n"
     "  qkv info [--json]               version, CPU, tiers and kernels\n"
     "  qkv bench [options]             this machine's ceilings, and what qkv reaches of them\n"
+    "  qkv cache inspect|stats FILE    what a saved cache holds\n"
     "  qkv help [COMMAND]              this page, or a command's; also qkv COMMAND --help\n"
     "  qkv --version\n"
     "\n"
@@ -224,10 +225,32 @@ static const char bench_page[] =
     "\n"
     "Exit status: 0 done, 2 the call was wrong or a file could not be written.\n";
 
+static const char cache_page[] =
+    "qkv cache - what a saved cache of keys and values holds\n"
+    "\n"
+    "Usage\n"
+    "  qkv cache inspect FILE [--header] [--json]\n"
+    "  qkv cache stats FILE [--json]\n"
+    "\n"
+    "inspect prints what kind of cache was saved and its sequences: tokens, how many of them\n"
+    "are committed, from which on they were kept (0: all; the first ones, sinks, are kept\n"
+    "besides), pages, and how many of these other sequences share.  stats counts tokens, pages\n"
+    "and bytes: payload is what holds tokens, with their scales, compared with 16 bits.\n"
+    "\n"
+    "Both read the whole file, which takes as much memory, and check it as loading does.  A file\n"
+    "that is cut short, damaged or something else is refused.\n"
+    "\n"
+    "  --header\n"
+    "        Look at the header only, with its checksum; nothing about single sequences then.\n"
+    "  --json\n"
+    "        The same as JSON.\n"
+    "\n"
+    "Exit status: 0 done, 2 the call was wrong or the file is not a sound cache.\n";
+
 static const char help_page[] = "qkv help - show a page\n"
                                 "\n"
                                 "Usage\n"
-                                "  qkv help [attend|check|info|bench|help]\n";
+                                "  qkv help [attend|check|info|bench|cache|help]\n";
 
 // clang-format on
 
@@ -240,6 +263,7 @@ const char *cli_help_page(const char *topic)
                  {"check", check_page},
                  {"info", info_page},
                  {"bench", bench_page},
+                 {"cache", cache_page},
                  {"help", help_page}};
     for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
         if (strcmp(topic, pages[i].topic) == 0)
@@ -254,8 +278,9 @@ int cli_help(int argc, char **argv)
         topic = "help";
     const char *page = argc <= 2 ? cli_help_page(topic) : NULL;
     if (page == NULL)
-        return cli_complain("%s is not a page; accepted are attend, check, info, bench and help",
-                            argv[argc > 2 ? 2 : 1]);
+        return cli_complain(
+            "%s is not a page; accepted are attend, check, info, bench, cache and help",
+            argv[argc > 2 ? 2 : 1]);
     fputs(page, stdout);
     return CLI_DONE;
 }

@@ -15,7 +15,7 @@ enum { LAYERS = 2, HQ = 4, HKV = 2, D = 32, WIDTH = HQ * D };
 enum { PROMPT = 5, STEPS = 40, T = PROMPT + STEPS };
 static float x[PROMPT][WIDTH], q[PROMPT][HQ][D], o[PROMPT][HQ][D];
 static float k[LAYERS][T][HKV][D], v[LAYERS][T][HKV][D]; /* all there were, for the check */
-static int length; /* tokens so far */
+static int length;                                       /* tokens so far */
 static _Alignas(64) char memory[4096], plan_memory[16384], workspace[1 << 18];
 
 /* Numbers that look random, the same ones each time, of size 1. */

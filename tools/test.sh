@@ -88,7 +88,7 @@ run_old_cpus() {
 
 # AArch64 under emulation: each kernel of the baseline on a CPU of Armv8.0-A, where what is newer is an
 # illegal instruction, everything else on one that has all.  That is some thirty times slower than
-# this CPU, so a tenth of the random cases, and one width of the table of fills.
+# this CPU, so a twentieth of the random cases, and one width of the table of fills.
 aarch64_programs() {
     echo "max test_attend --test=mixed/" # the longest first
     echo "cortex-a57 test_attend --test=registry/"
@@ -102,7 +102,7 @@ run_aarch64() {
     tools/build.sh aarch64 --cross-file tools/cross/aarch64-linux.ini -Dmodel=false -Dcli=false \
         -Dwerror=true || return 1
     rm -rf $out && mkdir $out
-    aarch64_programs | QKV_TEST_SCALE=10 xargs -P 2 -I RUN sh -c "set -- RUN; cpu=\$1; shift
+    aarch64_programs | QKV_TEST_SCALE=5 xargs -P 2 -I RUN sh -c "set -- RUN; cpu=\$1; shift
         qemu-aarch64 -cpu \$cpu build/aarch64/tests/\$* >\$(mktemp $out/XXXXXX) 2>&1"
     status=$?
     cat $out/*

@@ -10,7 +10,7 @@
  *     table: 5, 1, 8  ------------------->      layer 1   | page 0 | page 1 | page 2 | ...
  *     tokens 0-15, 16-31, 32-36                 ...
  *
- * Inside a page: [head][token][channel] for keys, then for values, then the scales.
+ * Inside a page: keys as [head][token][channel], their scales, then values likewise.
  *
  * A step.  qkv_cache_reserve makes room for new tokens (everything that can fail, fails here),
  * qkv_cache_write stores their keys and values layer by layer, a view describes the
@@ -20,7 +20,7 @@
  *     qkv_cache_reserve(cache, 1, &seq, NULL, text, sizeof text);       one token
  *     qkv_cache_view_init(...), qkv_cache_view_desc(...), qkv_plan_init(...)
  *     for each layer: qkv_cache_write(...), qkv_cache_view_args(...), qkv_run(...)
- *     qkv_cache_commit(cache, 1, &seq, NULL);
+ *     qkv_cache_commit(cache, 1, &seq, NULL, text, sizeof text);
  *
  * Describing the cached tokens to qkv_plan_init and qkv_run is the part of qkv/cache_view.h.
  *
@@ -37,11 +37,12 @@
  * receives a sentence, or "ok"; it may be NULL if bytes is 0.
  *
  * Threads.  A cache has a lock, which every call takes for its bookkeeping but qkv_cache_write,
- * qkv_cache_read and the attention itself.  Any calls may run at the same time if they are for
- * different sequences, and layers of one sequence may be written from several threads.  For one
- * sequence the caller keeps the order: nothing may change it (reserve, commit, truncate, evict,
- * fork from it, reorder, reset, release) while another thread writes, reads, saves or attends
- * it.  Forking reads the parent, so the parent may be attended meanwhile, but not written.
+ * qkv_cache_read, qkv_cache_pick_pages and the attention itself.  Any calls may run at the same
+ * time if they are for different sequences, and layers of one sequence may be written from several
+ * threads.  For one sequence the caller keeps the order: nothing may change it (reserve, commit,
+ * truncate, evict, reorder, reset, release) while another thread writes, reads, saves or attends
+ * it.  A fork only reads its parent, which may be read and attended meanwhile, but not written.
+ * The lock is held while pages are copied (reserve) and closed (commit).
  *
  * Memory is asked for once, in qkv_cache_create; only saving and loading need scratch besides.
  */

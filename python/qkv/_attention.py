@@ -229,7 +229,8 @@ def attention_varlen(
             q, k, v, out, mask, bias, causal, strict, align, window, scale, softcap, sinks,
             alibi_slopes, q_offset, q_lens, kv_lens, kv_starts, block_mask, block_size, return_lse,
             return_weights, precision, threads, cu_seqlens_q, cu_seqlens_k, block_table,
-            page_layout, k_format, k_scale, k_min, k_group, v_format, v_scale, v_min, v_group, k_rope,
+            page_layout, k_format, k_scale, k_min, k_group, v_format, v_scale, v_min, v_group,
+            k_rope,
         )  # fmt: skip
     )
     return result if type(q) is ndarray else own(result, q)

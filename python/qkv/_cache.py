@@ -10,7 +10,7 @@ from typing import Any, Iterable, Optional, Union
 from . import _qkv
 from ._arrays import Array, CacheFull
 from ._cache_config import name_config, name_info, name_stats
-from ._cache_file import inspect, open_file, write_file
+from ._cache_file import inspect
 
 Sequences = Union[None, int, Iterable[int]]
 
@@ -97,7 +97,9 @@ class Cache:
             state.length, state.written = length, written
             state.version += 1
 
-    def commit(self, seqs: Sequences = None, lengths: Union[None, int, Iterable[int]] = None) -> None:
+    def commit(
+        self, seqs: Sequences = None, lengths: Union[None, int, Iterable[int]] = None
+    ) -> None:
         """The first lengths[i] tokens of sequence seqs[i] are final; default all tokens of all.
 
         They must be written in all layers.  Tokens that are not committed are speculative:
@@ -108,7 +110,8 @@ class Cache:
         states = [self._state(seq) for seq in ids]
         to = None
         if lengths is not None:
-            to = [lengths] * len(ids) if isinstance(lengths, int) else [operator.index(n) for n in lengths]
+            many = [lengths] * len(ids) if isinstance(lengths, int) else lengths
+            to = [operator.index(n) for n in many]
             if len(to) != len(ids):
                 raise ValueError(f"lengths has {len(to)} values for {len(ids)} sequences")
         for i, state in enumerate(states):
@@ -194,7 +197,7 @@ class Cache:
                     f"{state.written.index(min(state.written))} has {min(state.written)}; save it "
                     "when all layers have them"
                 )
-        write_file(path, lambda fd: self._c.save(ids, fd))
+        self._c.save(ids, os.fsencode(path))
 
     def load(self, path: Union[str, os.PathLike[str]]) -> list[int]:
         """All sequences of a saved cache, as new sequences of this one; returns their ids.
@@ -203,13 +206,12 @@ class Cache:
         for a file that is damaged, cut short or something else, CacheFull where there is no room;
         then nothing was loaded.
         """
-        with open_file(path) as file:
-            if file.sequences > self.config["max_seqs"]:
-                raise CacheFull(
-                    f"{os.fspath(path)}: full: {file.sequences} sequences needed, max_seqs is "
-                    f"{self.config['max_seqs']}"
-                )
-            ids = file.call(self._c.load)
+        needed, there = inspect(path)["sequences"], self.config["max_seqs"]
+        if needed > there:
+            raise CacheFull(
+                f"{os.fspath(path)}: full: {needed} sequences needed, max_seqs is {there}"
+            )
+        ids = self._c.load(os.fsencode(path))
         for seq in ids:
             length = self._c.info(seq)[0]
             self._states[seq] = State(length, [length] * self._layers)

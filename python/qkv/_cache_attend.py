@@ -21,7 +21,9 @@ def _list(name: str, value: Any, n: Optional[int] = None) -> Optional[tuple[int,
     return None if array is None else tuple(array.tolist())
 
 
-def tree_to_mask(tree: Array, states: list[State], q_lens: Optional[tuple[int, ...]], Tq: int) -> Any:
+def tree_to_mask(
+    tree: Array, states: list[State], q_lens: Optional[tuple[int, ...]], Tq: int
+) -> Any:
     """bool (B, 1, Tq, Tk): all older tokens, and of the newest what the tree says."""
     array = np.asarray(tree)
     if array.dtype != np.bool_:
@@ -67,22 +69,21 @@ class Attending(Cache):
                 )
 
     def _check_combination(
-        self, causal: bool, window: Optional[int], masks: dict[str, Any], shared: bool
+        self, causal: bool, window: Optional[int], masks: dict[str, Any], shared: bool, picked: bool
     ) -> None:
+        windows = {"window": window is not None or self.config["window"] is not None}
+        positions = windows | {name: masks[name] for name in ("q_offset", "alibi_slopes")}
         if not causal:
-            refuse({"window": window is not None or self.config["window"] is not None,
-                    "q_offset": masks["q_offset"], "alibi_slopes": masks["alibi_slopes"]},
-                   "without causal: it needs positions")  # fmt: skip
-        if window is not None:
-            refuse({"window": self.config["sink_tokens"] > 0},
-                   "for a cache with sink_tokens; give it when the cache is made")  # fmt: skip
+            refuse(positions, "without causal: it needs positions")
+        if window is not None and self.config["sink_tokens"] > 0:
+            refuse(windows, "for a cache with sink_tokens; give it when the cache is made")
         if masks["tree_mask"]:
-            refuse({"mask": masks["mask"], "window": window is not None or self.config["window"] is not None,
-                    "q_offset": masks["q_offset"], "alibi_slopes": masks["alibi_slopes"]},
-                   "together with tree_mask")  # fmt: skip
+            refuse(positions | {"mask": masks["mask"]}, "together with tree_mask")
         if shared:
-            refuse(masks | {"window": window is not None or self.config["window"] is not None},
-                   "together with shared_prefix")  # fmt: skip
+            refuse(windows | masks, "together with shared_prefix")
+        if picked:
+            others = {"causal=False": not causal, "shared_prefix": shared}
+            refuse(windows | masks | others, "together with pages")
 
     def _attend(
         self,
@@ -102,6 +103,7 @@ class Attending(Cache):
         sinks: Any,
         alibi_slopes: Any,
         shared_prefix: bool,
+        pages: Optional[int],
         return_lse: bool,
         out: Any,
         precision: str,
@@ -125,14 +127,18 @@ class Attending(Cache):
         }
         if window is not None:
             window = _integer("window", window, 0, 2**31 - 1)
-        if window is not None or not causal or shared_prefix or tree_mask is not None:
-            self._check_combination(causal, window, masks, shared_prefix)
+        if pages is not None:
+            pages = _integer("pages", pages, 1, 2**31 - 1)
+            if shape[2:-1] != (1,) or q_lens is not None:
+                raise ValueError(f"q has shape {shape}; pages are picked for one query a sequence")
+        if window is not None or not causal or shared_prefix or tree_mask is not None or pages:
+            self._check_combination(causal, window, masks, shared_prefix, pages is not None)
         if tree_mask is not None:
             mask, causal = tree_to_mask(tree_mask, states, q_lens, shape[2]), False
         sinks, alibi_slopes = logits(sinks, q), logits(alibi_slopes, q)
         key = (
             tuple(ids), shape, q_lens, cu_seqlens_q, q_offset, causal, window, scale, softcap,
-            shared_prefix, return_lse, precision, threads, _options.cpu_mask,
+            shared_prefix, pages, return_lse, precision, threads, _options.cpu_mask,
         )  # fmt: skip
         versions = [state.version for state in states]
         tensors = (q, out, mask, bias, sinks, alibi_slopes)
@@ -143,13 +149,14 @@ class Attending(Cache):
         if result is None:
             shared = 0
             if shared_prefix:
-                shared = self._prefix(ids, states, self._queries(shape, q_lens, cu_seqlens_q, len(ids)))
+                counts = self._queries(shape, q_lens, cu_seqlens_q, len(ids))
+                shared = self._prefix(ids, states, counts)
             options = (
                 causal, return_lse, _choice("precision", precision, _PRECISION), _options.cpu_mask,
                 0 if threads is None else _integer("threads", threads, 1, 1024),
                 _OWN_WINDOW if window is None else window,
                 _qkv.SCALE_DEFAULT if scale is None else _number("scale", scale),
-                _number("softcap", softcap), shared,
+                _number("softcap", softcap), shared, min(pages or 0, self.config["n_pages"]),
             )  # fmt: skip
             view = _qkv.View(self._c, ids, q_lens, q_offset, cu_seqlens_q, *tensors, options)
             self._keep(key, (versions, view))

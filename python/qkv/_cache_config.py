@@ -7,7 +7,9 @@ from typing import Any, Optional
 from ._options import _choice, _integer
 
 # By the values of QKV_FORMAT_, QKV_SCALE_, qkv_type and QKV_CACHE_.
-FORMATS = {"f32": 1, "f16": 2, "bf16": 3, "int8": 4, "int8_channel": 5, "int4": 6, "e4m3": 7, "e5m2": 8}
+FORMATS = {
+    "f32": 1, "f16": 2, "bf16": 3, "int8": 4, "int8_channel": 5, "int4": 6, "e4m3": 7, "e5m2": 8,
+}  # fmt: skip
 SCALES = {"token": 0, "head": 1}
 FLOATS = {"f32": 2, "f16": 3, "bf16": 4}
 LATENT, CONTIGUOUS, KEY_BOUNDS, POISON = 1, 2, 4, 8
@@ -84,8 +86,8 @@ def name_config(numbers: tuple[int, ...]) -> dict[str, Any]:
     config["float_type"] = _word(FLOATS, config["float_type"])
     if config["window"] == UNBOUNDED:
         config["window"] = None
-    bits = (("latent", LATENT), ("contiguous", CONTIGUOUS), ("key_bounds", KEY_BOUNDS), ("poison", POISON))
-    return config | {name: bool(flags & bit) for name, bit in bits}
+    bits = {"latent": LATENT, "contiguous": CONTIGUOUS, "key_bounds": KEY_BOUNDS, "poison": POISON}
+    return config | {name: bool(flags & bit) for name, bit in bits.items()}
 
 
 def name_stats(numbers: tuple[int, ...]) -> dict[str, int]:

@@ -19,7 +19,7 @@ def counts_of(shape: tuple[int, ...], lens: Any, cu: Any) -> tuple[list[int], Op
     """(tokens of each sequence, row numbers of packed ones) of an append."""
     if cu is not None:
         if lens is not None:
-            raise ValueError("lens is given together with cu_seqlens, which says the lengths itself")
+            raise ValueError("lens is given together with cu_seqlens, which says the lengths")
         rows = cu_seqlens("cu_seqlens", cu, shape[0], True)
         return np.diff(rows).tolist(), rows.tolist()
     if lens is None:
@@ -57,7 +57,7 @@ class KVCache(Attending):
         query itself, is window=4095.  Older pages are freed at commit.  Default: no window.
     sink_tokens : first tokens of a sequence that every query sees and that are never evicted
     contiguous : a page holds a whole sequence; page_tokens is then its capacity
-    key_bounds : keep the range of each channel of keys a page
+    key_bounds : keep the range of each channel of keys a page, for attend(pages=...)
     poison : fill with NaN what is freed, for tests
 
     A step: append() the new tokens' keys and values and attend() with their queries, layer by
@@ -199,6 +199,7 @@ class KVCache(Attending):
         sinks: Optional[Array] = None,
         alibi_slopes: Optional[Array] = None,
         shared_prefix: bool = False,
+        pages: Optional[int] = None,
         return_lse: bool = False,
         out: Optional[Array] = None,
         precision: str = "highest",
@@ -227,6 +228,11 @@ class KVCache(Attending):
         shared_prefix
             Read the pages that all sequences have in common in front once for all of them.  For one
             query a sequence, or packed queries.  Same result within rounding, but other bits.
+        pages : int
+            Read at most so many pages of each sequence and key/value head: the newest one, and
+            those whose keys can score highest by the ranges of their channels (Quest, Tang et al.
+            2024).  For one query a sequence and caches with key_bounds.  An approximation, except
+            where there are no more pages.
 
         All else is as in attention().
 
@@ -236,12 +242,14 @@ class KVCache(Attending):
         """
         return self._attend(
             layer, q, seqs, q_lens, cu_seqlens_q, causal, q_offset, window, scale, softcap, mask,
-            bias, tree_mask, sinks, alibi_slopes, shared_prefix, return_lse, out, precision,
+            bias, tree_mask, sinks, alibi_slopes, shared_prefix, pages, return_lse, out, precision,
             threads,
         )  # fmt: skip
 
-    def read(self, layer: int, seq: int, start: int = 0, stop: Optional[int] = None) -> tuple[Any, Any]:
-        """Keys (Hkv, T, D) and values (Hkv, T, Dv) of tokens start .. stop - 1, decoded to float32."""
+    def read(
+        self, layer: int, seq: int, start: int = 0, stop: Optional[int] = None
+    ) -> tuple[Any, Any]:
+        """Keys (Hkv, T, D) and values (Hkv, T, Dv) of tokens start .. stop - 1, as float32."""
         count = self._range(layer, seq, start, stop)
         c = self.config
         k = np.empty((c["n_kv_heads"], count, c["head_dim"]), np.float32)
@@ -249,7 +257,9 @@ class KVCache(Attending):
         self._c.read(layer, seq, start, k, v)
         return k, v
 
-    def set_scales(self, layer: int, k: Optional[Lengths] = None, v: Optional[Lengths] = None) -> None:
+    def set_scales(
+        self, layer: int, k: Optional[Lengths] = None, v: Optional[Lengths] = None
+    ) -> None:
         """Scales (Hkv,) of a layer for k_scale or v_scale "head", for sequences that begin from now
         on; None: found at the first tokens."""
         k, v = (None if s is None else np.array(s, np.float32) for s in (k, v))

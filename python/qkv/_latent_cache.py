@@ -19,9 +19,9 @@ from ._options import Lengths
 class LatentCache(Attending):
     """The cache of MLA: one row of c + r channels a token, shared by all heads.
 
-    A row is the compressed latent (c channels, DeepSeek's kv_lora_rank) and behind it the rotary key
-    (r channels, qk_rope_head_dim).  Keys are whole rows, values their first c channels, and each is
-    read once for all heads.  attend() takes absorbed queries and gives latent outputs: the
+    A row is the compressed latent (c channels, DeepSeek's kv_lora_rank) and behind it the rotary
+    key (r channels, qk_rope_head_dim).  Keys are whole rows, values their first c channels, and
+    each is read once for all heads.  attend() takes absorbed queries and gives latent outputs: the
     up-projections are the caller's.
 
     Parameters
@@ -155,6 +155,7 @@ class LatentCache(Attending):
         tree_mask: Optional[Array] = None,
         sinks: Optional[Array] = None,
         shared_prefix: bool = False,
+        pages: Optional[int] = None,
         return_lse: bool = False,
         out: Optional[Array] = None,
         precision: str = "highest",
@@ -178,11 +179,12 @@ class LatentCache(Attending):
         """
         return self._attend(
             layer, q, seqs, q_lens, cu_seqlens_q, causal, q_offset, window, scale, softcap, mask,
-            bias, tree_mask, sinks, None, shared_prefix, return_lse, out, precision, threads,
+            bias, tree_mask, sinks, None, shared_prefix, pages, return_lse, out, precision, threads,
         )  # fmt: skip
 
     def read(self, layer: int, seq: int, start: int = 0, stop: Optional[int] = None) -> Any:
         """Rows (T, c + r) of tokens start .. stop - 1, decoded to float32."""
-        rows = np.empty((1, self._range(layer, seq, start, stop), self.config["head_dim"]), np.float32)
+        count = self._range(layer, seq, start, stop)
+        rows = np.empty((1, count, self.config["head_dim"]), np.float32)
         self._c.read(layer, seq, start, rows, None)
         return rows[0]

@@ -53,8 +53,8 @@ const char *qkvpy_shape_text(char text[256], const int64_t *shape, int32_t rank)
 /* Type, shape and strides. */
 int qkvpy_same_layout(const tensor *a, const tensor *b);
 
-/* The tensors of a problem, in the order in which Python passes them.  TABLE and those from Q_LENS on
- * are made by the package: int32 arrays, and bytes for BLOCKS. */
+/* The tensors of a problem, in the order in which Python passes them.  TABLE and those from Q_LENS
+ * on are made by the package: int32 arrays, and bytes for BLOCKS. */
 enum { Q, K, V, OUT, MASK, BIAS, SINKS, SLOPES, TABLE, K_SCALE, K_MIN, V_SCALE, V_MIN, K_ROPE,
        Q_LENS, KV_LENS, KV_STARTS, Q_OFFSETS, CU_Q, CU_K, BLOCKS, N_TENSORS };
 enum { N_RUN_TENSORS = K_ROPE + 1 }; /* those that change from run to run */

@@ -1,7 +1,7 @@
 /* cache.c - the type Cache: a qkv_cache and what is done with its sequences. */
 #include "cache_binding.h"
 
-/* ---- lists --------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------- */
 
 int64_t *qkvpy_int64s(PyObject *list, const char *name, Py_ssize_t *n)
 {
@@ -61,7 +61,7 @@ PyObject *qkvpy_none(qkv_status status, const char *text)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- the type ------------------------------------------------------------------------------- */
+/* ---- the type ---------------------------------------------------------------------------- */
 
 PyObject *qkvpy_config_tuple(const qkv_cache_config *c)
 {
@@ -113,7 +113,7 @@ static void cache_free(PyObject *self)
     Py_TYPE(self)->tp_free(self);
 }
 
-/* ---- sequences ------------------------------------------------------------------------------- */
+/* ---- sequences --------------------------------------------------------------------------- */
 
 static qkv_cache *cache_of(PyObject *self) { return ((cache_object *)self)->cache; }
 
@@ -148,8 +148,8 @@ static PyObject *cache_reorder(PyObject *self, PyObject *args)
     int32_t *seqs = qkvpy_int32s(lists[0], "seqs", &n);
     int32_t *parents = seqs ? qkvpy_int32s(lists[1], "parents", &m) : NULL;
     if (parents && qkvpy_same_length("parents", m, n) == 0)
-        result = qkvpy_none(qkv_cache_reorder(cache_of(self), (int32_t)n, seqs, parents, text,
-                                              sizeof text), text);
+        result = qkvpy_none(
+            qkv_cache_reorder(cache_of(self), (int32_t)n, seqs, parents, text, sizeof text), text);
     PyMem_Free(seqs);
     PyMem_Free(parents);
     return result;
@@ -168,7 +168,8 @@ static PyObject *cache_commit(PyObject *self, PyObject *args)
     int64_t *lengths = seqs ? qkvpy_int64s(lists[1], "lengths", &m) : NULL;
     if (!PyErr_Occurred() && (lengths == NULL || qkvpy_same_length("lengths", m, n) == 0)) {
         Py_BEGIN_ALLOW_THREADS
-        status = qkv_cache_commit(cache_of(self), (int32_t)n, seqs, lengths, text, sizeof text);
+        status =
+            qkv_cache_commit(cache_of(self), (int32_t)n, seqs, lengths, text, sizeof text);
         Py_END_ALLOW_THREADS
     }
     PyMem_Free(seqs);
@@ -201,10 +202,11 @@ static PyObject *cache_release(PyObject *self, PyObject *args)
     int seq;
     if (!PyArg_ParseTuple(args, "i", &seq))
         return NULL;
-    return qkvpy_none(qkv_cache_release(cache_of(self), seq), "seq is not a sequence of this cache");
+    return qkvpy_none(qkv_cache_release(cache_of(self), seq),
+                      "seq is not a sequence of this cache");
 }
 
-/* ---- facts ------------------------------------------------------------------------------------- */
+/* ---- facts ------------------------------------------------------------------------------- */
 
 /* info(seq): (length, committed, kept_from, pages, shared pages) */
 static PyObject *cache_info(PyObject *self, PyObject *args)

@@ -3,10 +3,11 @@
  *
  *     cache.c        the type, and everything about sequences
  *     cache_rows.c   keys and values in and out
- *     cache_file.c   saving and loading, to and from file descriptors
+ *     cache_file.c   saving and loading
  *     view.c         the type View: attention over some sequences, planned once a step
  *     view_parts.c   its parts and their plans
  *     view_run.c     its runs
+ *     view_pick.c    pages that are picked in each run
  *     view_shift.c   masks over positions as masks over what a part of a view shows
  *
  * The classes of qkv/_cache.py know which tokens are written and call these; arguments are checked
@@ -28,8 +29,8 @@ typedef struct cache_object {
 
 extern PyTypeObject qkvpy_cache_type, qkvpy_view_type;
 
-/* A sequence of Python integers as an array for PyMem_Free; n receives how many.  None gives NULL and
- * leaves n.  An exception, and NULL, if one does not fit. */
+/* A sequence of Python integers as an array for PyMem_Free; n receives how many.  None gives NULL
+ * and leaves n.  An exception, and NULL, if one does not fit. */
 int32_t *qkvpy_int32s(PyObject *list, const char *name, Py_ssize_t *n);
 int64_t *qkvpy_int64s(PyObject *list, const char *name, Py_ssize_t *n);
 /* None, or the exception of a status that is not QKV_OK. */
@@ -42,9 +43,9 @@ PyObject *qkvpy_cache_append(PyObject *self, PyObject *const *args, Py_ssize_t n
 PyObject *qkvpy_cache_read(PyObject *self, PyObject *args);
 PyObject *qkvpy_cache_set_scales(PyObject *self, PyObject *args);
 PyObject *qkvpy_cache_save(PyObject *self, PyObject *args);
-PyObject *qkvpy_cache_load(PyObject *self, PyObject *fd);
-/* cache_inspect(fd): (config, version, sequences, pages, open pages, tokens, bytes). */
-PyObject *qkvpy_cache_inspect(PyObject *self, PyObject *fd);
+PyObject *qkvpy_cache_load(PyObject *self, PyObject *path);
+/* cache_inspect(path): (config, version, sequences, pages, open pages, tokens, bytes). */
+PyObject *qkvpy_cache_inspect(PyObject *self, PyObject *path);
 /* A config as the tuple that Cache() takes, and back. */
 PyObject *qkvpy_config_tuple(const qkv_cache_config *config);
 

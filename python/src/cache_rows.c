@@ -6,12 +6,13 @@ typedef struct rows {
     cache_object *self;
     int layer;
     Py_ssize_t n;
-    int32_t *seqs, *needs, *counts, *cu; /* needs: tokens to reserve; NULL: none.  cu: packed rows */
+    int32_t *needs; /* tokens to reserve; NULL: none */
+    int32_t *seqs, *counts, *cu; /* cu: packed rows */
     int64_t *starts;
     tensor k, v, rope;
 } rows;
 
-/* ---- arguments ------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------- */
 
 /* Latent rows have no axis of heads: puts one of size 1 where it would be. */
 static void add_head(tensor *t, int packed)
@@ -37,9 +38,11 @@ static int refuse(const tensor *t, const rows *r, const char *padded, const char
         memmove(&shown.shape[1], &t->shape[2], (size_t)(t->rank - 2) * sizeof *t->shape);
         shown.rank--;
     }
-    PyErr_Format(PyExc_ValueError, "%s has shape %s; %s is expected, with B = %zd, H = %lld, "
-                 "D = %lld", t->name, qkvpy_shape_text(have, shown.shape, shown.rank),
-                 r->cu ? packed : padded, r->n, (long long)heads, (long long)dim);
+    PyErr_Format(PyExc_ValueError,
+                 "%s has shape %s; %s is expected, with B = %zd, H = %lld, "
+                 "D = %lld",
+                 t->name, qkvpy_shape_text(have, shown.shape, shown.rank), r->cu ? packed : padded,
+                 r->n, (long long)heads, (long long)dim);
     return -1;
 }
 
@@ -53,8 +56,8 @@ static int check_shape(const rows *r, const tensor *t, int64_t dim)
     int64_t longest = 0;
     for (Py_ssize_t i = 0; i < r->n; i++)
         longest = r->counts[i] > longest ? r->counts[i] : longest;
-    if (t->rank != (r->cu ? 3 : 4) || t->shape[1] != c->n_kv_heads || t->shape[t->rank - 1] != dim ||
-        (!r->cu && (t->shape[0] != r->n || t->shape[2] < longest)))
+    if (t->rank != (r->cu ? 3 : 4) || t->shape[1] != c->n_kv_heads ||
+        t->shape[t->rank - 1] != dim || (!r->cu && (t->shape[0] != r->n || t->shape[2] < longest)))
         return refuse(t, r, padded, packed, c->n_kv_heads, dim);
     if (r->cu && (t->shape[0] != r->cu[r->n] || r->cu[0] != 0)) {
         PyErr_Format(PyExc_ValueError, "cu_seqlens is %d .. %d; %s has %lld rows", r->cu[0],
@@ -124,7 +127,7 @@ static void close_rows(rows *r)
     qkvpy_tensor_close(&r->rope);
 }
 
-/* ---- append ---------------------------------------------------------------------------------- */
+/* ---- append ------------------------------------------------------------------------------ */
 
 static void set_strides(int64_t to[3], const tensor *t, int packed)
 {
@@ -187,7 +190,7 @@ PyObject *qkvpy_cache_append(PyObject *self, PyObject *const *args, Py_ssize_t n
     return qkvpy_none(status, text);
 }
 
-/* ---- read ------------------------------------------------------------------------------------ */
+/* ---- read -------------------------------------------------------------------------------- */
 
 /* read(layer, seq, start, k, v or None): k and v are (H, T, D) for what is read. */
 PyObject *qkvpy_cache_read(PyObject *self, PyObject *args)
@@ -212,8 +215,9 @@ PyObject *qkvpy_cache_read(PyObject *self, PyObject *args)
     }
     if (good) {
         Py_BEGIN_ALLOW_THREADS
-        status = qkv_cache_read(c->cache, layer, seq, start, t[0].shape[1], (qkv_type)t[0].type,
-                                t[0].data, t[0].stride, t[1].data, t[1].stride, text, sizeof text);
+        status =
+            qkv_cache_read(c->cache, layer, seq, start, t[0].shape[1], (qkv_type)t[0].type,
+                           t[0].data, t[0].stride, t[1].data, t[1].stride, text, sizeof text);
         Py_END_ALLOW_THREADS
     } else if (!PyErr_Occurred()) {
         PyErr_SetString(PyExc_ValueError, "k or v is not an array for what is read");
@@ -223,7 +227,7 @@ PyObject *qkvpy_cache_read(PyObject *self, PyObject *args)
     return qkvpy_none(status, text);
 }
 
-/* ---- scales of heads ---------------------------------------------------------------------------- */
+/* ---- scales of heads --------------------------------------------------------------------- */
 
 /* set_scales(layer, k, v): f32 arrays (Hkv,) or None. */
 PyObject *qkvpy_cache_set_scales(PyObject *self, PyObject *args)
@@ -239,7 +243,8 @@ PyObject *qkvpy_cache_set_scales(PyObject *self, PyObject *args)
     const int64_t want = c->config.n_kv_heads;
     qkv_status status = QKV_OK;
     for (int i = 0; i < 2 && !PyErr_Occurred(); i++) {
-        if (arrays[i] == Py_None || qkvpy_tensor_open(&t[i], arrays[i], names[i], FLOATS, DENSE) < 0)
+        if (arrays[i] == Py_None ||
+            qkvpy_tensor_open(&t[i], arrays[i], names[i], FLOATS, DENSE) < 0)
             continue;
         if (t[i].type != QKV_F32 || t[i].rank != 1 || t[i].shape[0] != want)
             qkvpy_refuse_shape(&t[i], "float32 of this shape is expected: ", &want, 1);

@@ -9,10 +9,7 @@
 
 static int is_paged(const problem *p) { return p->t[TABLE].type != QKV_NONE; }
 
-static int is_packed(const problem *p)
-{
-    return p->desc.cu_seqlens_q != NULL && !is_paged(p);
-}
+static int is_packed(const problem *p) { return p->desc.cu_seqlens_q != NULL && !is_paged(p); }
 
 /* What uint8 stands for; also refuses a format that the dtype contradicts. */
 static int settle_format(problem *p, int side)
@@ -22,8 +19,10 @@ static int settle_format(problem *p, int side)
     if (t->type == QKV_U4 && (format == QKV_U4 || format == QKV_E4M3 || format == QKV_E5M2))
         t->type = format;
     else if (t->type == QKV_U4)
-        PyErr_Format(PyExc_ValueError, "%s is uint8; with %s_format it is said what its codes are: "
-                     "'int4', 'e4m3' or 'e5m2'", t->name, t->name);
+        PyErr_Format(PyExc_ValueError,
+                     "%s is uint8; with %s_format it is said what its codes are: "
+                     "'int4', 'e4m3' or 'e5m2'",
+                     t->name, t->name);
     else if (format != QKV_NONE && format != t->type)
         PyErr_Format(PyExc_ValueError, "%s_format is %s, but %s is an array of %s", t->name,
                      qkv_type_name((qkv_type)format), t->name, qkv_type_name((qkv_type)t->type));
@@ -38,8 +37,8 @@ static int64_t row_of(const tensor *t, int64_t channels)
 
 static int check_rank(const tensor *t, int packed, int paged)
 {
-    const char *wanted = packed  ? "(T, H, D) is expected"
-                         : !paged ? "(B, H, T, D) is expected"
+    const char *wanted = packed       ? "(T, H, D) is expected"
+                         : !paged     ? "(B, H, T, D) is expected"
                          : t->swapped ? "(pages, tokens, H, D) is expected"
                                       : "(pages, H, tokens, D) is expected";
     if (t->rank != (packed ? 3 : 4))
@@ -165,7 +164,8 @@ int qkvpy_describe_keys(problem *p)
         check_rank(&p->t[V], packed, paged) < 0)
         return -1;
     if (!paged && !packed && k->shape[0] != p->t[Q].shape[0]) {
-        const int64_t want[4] = {p->t[Q].shape[0], k->shape[1], k->shape[2], row_of(k, d->head_dim)};
+        const int64_t want[4] = {p->t[Q].shape[0], k->shape[1], k->shape[2],
+                                 row_of(k, d->head_dim)};
         return qkvpy_refuse_shape(k, "with this q it must be ", want, 4);
     }
     if (set_widths(p) < 0 || (paged && set_table(p) < 0))

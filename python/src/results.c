@@ -25,18 +25,21 @@ static int check_pages(const problem *p)
     qkv_args a;
     char text[512];
     void *memory;
-    d.lse.type = d.weights.type = QKV_NONE;
+    const size_t rows = (size_t)d.n_seqs * (size_t)d.n_q_heads * (size_t)d.q_len;
+    d.lse.type = QKV_NONE;
     const qkv_plan *plan = qkvpy_plan_new(&d, &memory);
     if (plan == NULL)
         return -1;
     qkvpy_inputs(p, &a);
     a.workspace_bytes = qkv_workspace_size(plan, 1);
     a.workspace = qkvpy_alloc(a.workspace_bytes);
-    a.o = qkvpy_alloc((size_t)d.n_seqs * (size_t)d.n_q_heads * (size_t)d.q_len *
-                      (size_t)d.head_dim_v * sizeof(double));
-    if (a.o && a.workspace && qkv_args_check(plan, &a, 1, text, sizeof text) != QKV_OK)
+    a.o = qkvpy_alloc(rows * (size_t)d.head_dim_v * sizeof(double));
+    a.weights = qkvpy_alloc(rows * (size_t)d.kv_len * sizeof(double));
+    if (a.o && a.weights && a.workspace &&
+        qkv_args_check(plan, &a, 1, text, sizeof text) != QKV_OK)
         qkvpy_raise(QKV_ERR_ARGUMENT, text);
     free(a.o);
+    free(a.weights);
     free(a.workspace);
     free(memory);
     return PyErr_Occurred() ? -1 : 0;

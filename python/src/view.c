@@ -4,7 +4,7 @@
 
 #include "view.h"
 
-/* ---- arguments ---------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------- */
 
 static int open_lists(view_object *v, PyObject *const *args)
 {
@@ -26,9 +26,9 @@ static int open_lists(view_object *v, PyObject *const *args)
 static int parse_options(view_object *v, PyObject *options)
 {
     problem *p = &v->made_for;
-    return PyArg_ParseTuple(options, "ppiIiLddL", &v->causal, &p->want_lse, &p->desc.precision,
+    return PyArg_ParseTuple(options, "ppiIiLddLi", &v->causal, &p->want_lse, &p->desc.precision,
                             &p->desc.cpu_mask, &p->threads, &v->window, &p->desc.scale,
-                            &p->desc.softcap, &v->shared) ? 0 : -1;
+                            &p->desc.softcap, &v->shared, &v->pages) - 1;
 }
 
 /* q against the cache and the lists; fills q_lens and rows. */
@@ -44,8 +44,8 @@ static int check_queries(view_object *v)
     if (q->shape[q->rank - 1] != c->head_dim || (!v->cu && q->shape[0] != v->B)) {
         char have[256];
         PyErr_Format(PyExc_ValueError, "q has shape %s; %s is expected, with B = %d, D = %d",
-                     qkvpy_shape_text(have, q->shape, q->rank), v->cu ? "(T, H, D)" : "(B, H, T, D)",
-                     v->B, c->head_dim);
+                     qkvpy_shape_text(have, q->shape, q->rank),
+                     v->cu ? "(T, H, D)" : "(B, H, T, D)", v->B, c->head_dim);
         return -1;
     }
     if (v->cu && (v->cu[0] != 0 || v->cu[v->B] != q->shape[0])) {
@@ -60,8 +60,8 @@ static int check_queries(view_object *v)
         if (!given)
             v->q_lens[b] = v->cu ? v->cu[b + 1] - v->cu[b] : (int32_t)p->desc.q_len;
         if (v->q_lens[b] < 0 || (!v->cu && v->q_lens[b] > p->desc.q_len)) {
-            PyErr_Format(PyExc_ValueError, "q_lens[%d] is %d; it must be 0 .. %lld", b, v->q_lens[b],
-                         (long long)p->desc.q_len);
+            PyErr_Format(PyExc_ValueError, "q_lens[%d] is %d; it must be 0 .. %lld", b,
+                         v->q_lens[b], (long long)p->desc.q_len);
             return -1;
         }
         if (v->cu && v->q_lens[b] > p->desc.q_len)
@@ -93,7 +93,7 @@ static int open_tensors(view_object *v, PyObject *const *args)
     return 0;
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------ */
 
 int64_t qkvpy_view_o_elements(const view_object *v)
 {
@@ -124,7 +124,7 @@ static int make_room(view_object *v)
     return v->room ? 0 : -1;
 }
 
-/* ---- the type --------------------------------------------------------------------------------------- */
+/* ---- the type ---------------------------------------------------------------------------- */
 
 static int make(view_object *v, PyObject *const *args)
 {

@@ -1,10 +1,10 @@
 /*
  * view.h - the type View: some queries over the tokens of some sequences, planned once a step.
  *
- * The keys may fall into several parts (include/qkv/cache_view.h), each with a plan of its own.  One part
- * is computed into the caller's output; more are computed into scratch and merged.  With a shared
- * prefix there is a second qkv_cache_view, of the prefix alone, for the queries of all sequences
- * stacked as rows of one.
+ * The keys may fall into several parts (include/qkv/cache_view.h), each with a plan of its own. One
+ * part is computed into the caller's output; more are computed into scratch and merged.  With a
+ * shared prefix there is a second qkv_cache_view, of the prefix alone, for the queries of all
+ * sequences stacked as rows of one.
  */
 #ifndef QKV_PY_VIEW_H
 #define QKV_PY_VIEW_H
@@ -34,6 +34,7 @@ typedef struct view_object {
     int causal, offsets_given;
     long long window; /* OWN_WINDOW, or keys before a query */
     long long shared; /* tokens of the prefix that is read once */
+    int pages;        /* to pick for each sequence and head; 0: all are read */
     void *memory[2];
     int n_parts;
     view_part part[MAX_PARTS];
@@ -54,13 +55,22 @@ int qkvpy_view_add(view_object *v);
 /* The descriptor and plan of a part. */
 int qkvpy_view_plan(view_object *v, view_part *part);
 
+/* ---- view_pick.c ---- */
+
+/* Tokens that each sequence shows in the pages that will be picked, for PyMem_Free; or NULL. */
+int32_t *qkvpy_pick_lengths(const view_object *v);
+/* The part's descriptor for picked pages. */
+void qkvpy_pick_describe(const view_object *v, const int32_t *kv_lens, qkv_desc *d);
+/* Their numbers for this layer and these queries, for free(); NULL with an exception. */
+int32_t *qkvpy_pick(const view_object *v, int32_t layer, const tensor *q);
+
 /* ---- view.c, view_run.c ---- */
 
 /* Elements of one part's o and lse in scratch, each a multiple of 16. */
 int64_t qkvpy_view_o_elements(const view_object *v);
 int64_t qkvpy_view_lse_elements(const view_object *v);
-/* run(layer, q, out, mask, bias, sinks, slopes): what attention returns, or None if an array lies in
- * memory differently than the one the view was made with. */
+/* run(layer, q, out, mask, bias, sinks, slopes): what attention returns, or None if an array lies
+ * in memory differently than the one the view was made with. */
 PyObject *qkvpy_view_run(PyObject *self, PyObject *const *args, Py_ssize_t n_args);
 
 /* ---- view_shift.c ---- */

@@ -3,8 +3,8 @@
 
 #include "view.h"
 
-/* A view of the selection, with its parts behind those there are.  It is always made as for causal queries,
- * which is what makes it say where each table begins. */
+/* A view of the selection, with its parts behind those there are.  It is always made as for causal
+ * queries, which is what makes it say where each table begins. */
 static int add_view(view_object *v, int which, int32_t n, const int32_t *q_lens, int64_t from,
                     int64_t to)
 {
@@ -21,8 +21,8 @@ static int add_view(view_object *v, int which, int32_t n, const int32_t *q_lens,
     v->memory[which] = bytes ? qkvpy_alloc(bytes) : NULL;
     if (bytes && v->memory[which] == NULL)
         return -1;
-    const qkv_status status = qkv_cache_view_init(v->memory[which], bytes, v->cache->cache, &s, &view,
-                                                  text, sizeof text);
+    const qkv_status status =
+        qkv_cache_view_init(v->memory[which], bytes, v->cache->cache, &s, &view, text, sizeof text);
     if (status != QKV_OK)
         return qkvpy_raise(status, text);
     for (int32_t i = 0; i < qkv_cache_view_parts(view); i++) {
@@ -42,9 +42,10 @@ static int check_offsets(const view_object *v)
         qkv_cache_seq_info info;
         if (qkv_cache_seq_info_get(v->cache->cache, v->seqs[b], &info) == QKV_OK &&
             v->q_lens[b] > 0 && info.kept_from > 0 && v->offsets[b] - window < info.kept_from) {
-            PyErr_Format(PyExc_ValueError, "q_offset[%d] is %d; a window of %lld before it needs "
-                         "tokens below %lld, which were evicted", b, v->offsets[b], window,
-                         (long long)info.kept_from);
+            PyErr_Format(PyExc_ValueError,
+                         "q_offset[%d] is %d; a window of %lld before it needs "
+                         "tokens below %lld, which were evicted",
+                         b, v->offsets[b], window, (long long)info.kept_from);
             return -1;
         }
     }
@@ -59,7 +60,8 @@ int qkvpy_view_add(view_object *v)
         return -1;
     /* Without positions there may be more queries than tokens. */
     for (int32_t b = 0; b < v->B; b++)
-        q_lens[b] = v->causal || v->q_lens[b] <= v->lengths[b] ? v->q_lens[b] : (int32_t)v->lengths[b];
+        q_lens[b] =
+            v->causal || v->q_lens[b] <= v->lengths[b] ? v->q_lens[b] : (int32_t)v->lengths[b];
     int failed = add_view(v, 0, v->B, q_lens, v->shared, INT64_MAX) < 0;
     if (!failed && v->shared > 0)
         failed = add_view(v, 1, 1, &none, 0, v->shared) < 0;
@@ -109,15 +111,17 @@ static void describe_scratch(const view_object *v, const view_part *part, qkv_de
 int qkvpy_view_plan(view_object *v, view_part *part)
 {
     const qkv_desc *whole = &v->made_for.desc;
-    qkv_desc *d = &part->desc, merged = *whole;
+    qkv_desc *d = &part->desc;
     int32_t *offsets = PyMem_Malloc((size_t)(v->B + 1) * sizeof *offsets);
     if (offsets == NULL)
         return -1;
-    for (int32_t b = 0; part->bases && b < v->B; b++)
-        offsets[b] = (int32_t)((v->offsets_given ? v->offsets[b] : v->lengths[b] - v->q_lens[b]) -
-                               part->bases[b]);
-    qkv_cache_view_desc(part->view, part->number, &merged);
-    *d = merged;
+    for (int32_t b = 0; part->bases && b < v->B; b++) {
+        const int64_t at = v->offsets_given ? v->offsets[b] : v->lengths[b] - v->q_lens[b];
+        const int64_t in_part = at - part->bases[b];
+        offsets[b] = in_part < INT32_MIN ? INT32_MIN : (int32_t)in_part;
+    }
+    *d = *whole;
+    qkv_cache_view_desc(part->view, part->number, d);
     d->q_len = whole->q_len;
     d->q_lens = v->cu ? NULL : v->q_lens;
     d->q_offsets = v->causal ? offsets : NULL;
@@ -134,7 +138,12 @@ int qkvpy_view_plan(view_object *v, view_part *part)
     }
     if (!is_direct(v))
         describe_scratch(v, part, d);
-    part->plan = qkvpy_plan_new(d, &part->memory);
+    int32_t *kv_lens = v->pages > 0 ? qkvpy_pick_lengths(v) : NULL;
+    if (kv_lens != NULL)
+        qkvpy_pick_describe(v, kv_lens, d);
+    if (kv_lens != NULL || v->pages == 0)
+        part->plan = qkvpy_plan_new(d, &part->memory);
+    PyMem_Free(kv_lens);
     PyMem_Free(offsets);
     return part->plan ? 0 : -1;
 }

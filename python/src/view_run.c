@@ -25,7 +25,7 @@ static float *scratch_lse(const running *r, int part)
     return scratch_o(r, part) + qkvpy_view_o_elements(r->v);
 }
 
-/* ---- parts --------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------- */
 
 static int run_part(const running *r, int i)
 {
@@ -44,15 +44,20 @@ static int run_part(const running *r, int i)
         a.bias = qkvpy_shift(v, part, &whole->bias, a.bias, copies + (mask_bytes + 63) / 64 * 64);
     }
     qkv_cache_view_args(part->view, part->number, r->layer, &a);
+    int32_t *picked = v->pages > 0 ? qkvpy_pick(v, r->layer, &r->p.t[Q]) : NULL;
+    if (v->pages > 0 && picked == NULL)
+        return -1; /* masks and picked pages exclude each other: no copies were made */
+    a.block_table = picked ? picked : a.block_table;
     a.o = is_direct(v) ? r->p.t[OUT].data : (void *)scratch_o(r, i);
     a.lse = is_direct(v) ? r->lse.data : (void *)scratch_lse(r, i);
     const int failed = qkvpy_run_args(&part->desc, v->made_for.threads, part->plan, &a, r->room,
                                       v->workspace_bytes);
     free(copies);
+    free(picked);
     return failed;
 }
 
-/* ---- merging ---------------------------------------------------------------------------------------- */
+/* ---- merging ----------------------------------------------------------------------------- */
 
 /* Strides of a (sequence, head, token) tensor as merging sees it: packed rows are one sequence. */
 static void strides_of(const qkv_layout *l, int64_t stride[3])
@@ -84,11 +89,11 @@ static void convert_rows(const running *r, const float *from, const int64_t stri
     for (int64_t b = 0; b < B; b++)
         for (int64_t h = 0; h < d->n_q_heads; h++)
             for (int64_t t = 0; t < T; t++)
-                qkv_convert((char *)r->p.t[OUT].data + (b * d->o.stride[0] + h * d->o.stride[1] +
-                                                        t * d->o.stride[2]) * size,
-                            (qkv_type)d->o.type,
-                            from + b * stride[0] + h * stride[1] + t * stride[2], QKV_F32,
-                            (size_t)d->head_dim_v);
+                qkv_convert(
+                    (char *)r->p.t[OUT].data +
+                        (b * d->o.stride[0] + h * d->o.stride[1] + t * d->o.stride[2]) * size,
+                    (qkv_type)d->o.type, from + b * stride[0] + h * stride[1] + t * stride[2],
+                    QKV_F32, (size_t)d->head_dim_v);
 }
 
 static qkv_status merge_parts(const running *r, const float *sinks, char text[TEXT])
@@ -146,12 +151,11 @@ static int merge(const running *r)
     qkv_status status;
     Py_BEGIN_ALLOW_THREADS
     status = merge_parts(r, sinks, text);
-    Py_END_ALLOW_THREADS
-    free(sinks);
+    Py_END_ALLOW_THREADS free(sinks);
     return status == QKV_OK ? 0 : qkvpy_raise(status, text);
 }
 
-/* ---- the call ---------------------------------------------------------------------------------------- */
+/* ---- the call ---------------------------------------------------------------------------- */
 
 static int run_all(running *r)
 {

@@ -1,8 +1,8 @@
 /* view_shift.c - masks and biases over positions, as a part of a view needs them.
  *
  * A part calls the first token in its table key 0.  If that is the same position in every sequence
- * the part's columns are those of the whole mask from there on; otherwise, with sequences of unequal
- * lengths whose older tokens are elsewhere, the columns of each sequence are copied. */
+ * the part's columns are those of the whole mask from there on; otherwise, with sequences of
+ * unequal lengths whose older tokens are elsewhere, the columns of each sequence are copied. */
 #include <string.h>
 
 #include "view.h"
@@ -21,7 +21,8 @@ static int in_place(const view_object *v, const view_part *part, const qkv_layou
 }
 
 /* Heads and queries of the copy: axes that are broadcast stay so. */
-static void sizes(const view_object *v, const view_part *part, const qkv_layout *whole, int64_t n[4])
+static void sizes(const view_object *v, const view_part *part, const qkv_layout *whole,
+                  int64_t n[4])
 {
     n[0] = v->B;
     n[1] = whole->stride[1] ? v->made_for.desc.n_q_heads : 1;

@@ -2,15 +2,7 @@
 #include <string.h>
 
 #include "attend.h"
-
-static const qkv_cache_view *view_of(qkv_cache *cache, const qkv_cache_select *s)
-{
-    const qkv_cache_view *view = NULL;
-    const size_t bytes = qkv_cache_view_size(cache, s);
-    expect(qkv_cache_view_init(t_alloc(bytes, 8, T_END, 0x77), bytes, cache, s, &view, TEXT),
-           QKV_OK);
-    return view;
-}
+#include "small.h"
 
 static const qkv_cache_view *view_of_all(world *w)
 {
@@ -19,7 +11,7 @@ static const qkv_cache_view *view_of_all(world *w)
     qkv_cache_select_init(&s);
     s.n_seqs = B;
     s.seqs = w->ids;
-    return view_of(w->cache, &s);
+    return small_view(w->cache, &s);
 }
 
 /* q and o [B][Hq][Tq][D], lse; everything else is the view's. */
@@ -196,34 +188,39 @@ static void windows(void)
 
 /* ---- same bits -------------------------------------------------------------------------- */
 
-/* One decoding step over `tokens` tokens; with a window the cache evicts, without one it does not
- * and the window is only described.  Returns o. */
-static float *step(int32_t page_tokens, int evicts, int64_t window, int tokens)
+/* One sequence, in steps of 10 tokens; all but the last 10 are committed. */
+static void grow_one(world *w, const qkv_cache_config *c, int tokens)
 {
+    w->rng = t_rng_of(5);
+    w->c = *c;
+    w->cache = make_cache(c);
+    w->hq = 4;
+    expect(qkv_cache_add(w->cache, &w->ids[0], TEXT), QKV_OK);
+    for (int i = 0; i < tokens; i += 10) {
+        world_append(w, w->ids[0], 10);
+        if (i + 10 < tokens)
+            expect(qkv_cache_commit(w->cache, 1, w->ids, NULL, TEXT), QKV_OK);
+    }
+}
+
+/* A decoding step after 820 tokens.  With a window the cache evicts; without one it does not, and
+ * the window is only described.  Returns o. */
+static float *step(int32_t page_tokens, int evicts, int64_t window)
+{
+    static const int32_t one = 1;
     qkv_cache_config c = base(QKV_FORMAT_BF16, QKV_FORMAT_INT8);
     qkv_cache_select s;
     qkv_desc d;
     qkv_args a;
     world w;
-    const qkv_plan *plan = NULL;
 
     c.page_tokens = page_tokens;
     c.window_left = evicts ? window : QKV_UNBOUNDED;
-    w.rng = t_rng_of(5);
-    w.c = c;
-    w.cache = make_cache(&c);
-    w.hq = 4;
-    expect(qkv_cache_add(w.cache, &w.ids[0], TEXT), QKV_OK);
-    for (int i = 0; i < tokens; i += 10) {
-        world_append(&w, w.ids[0], 10);
-        if (i + 10 < tokens)
-            expect(qkv_cache_commit(w.cache, 1, w.ids, NULL, TEXT), QKV_OK);
-    }
-    const int32_t one = 1;
+    grow_one(&w, &c, 820);
     qkv_cache_select_init(&s);
     s.seqs = w.ids;
     s.q_lens = &one;
-    const qkv_cache_view *view = view_of(w.cache, &s);
+    const qkv_cache_view *view = small_view(w.cache, &s);
     qkv_desc_init(&d);
     qkv_args_init(&a);
     d.n_q_heads = w.hq;
@@ -234,11 +231,7 @@ static float *step(int32_t page_tokens, int evicts, int64_t window, int tokens)
     d.window_left = window;
     a.q = numbers(&w.rng, (size_t)(w.hq * c.head_dim), 1.5);
     a.o = t_scratch((size_t)(w.hq * c.head_dim_v) * 4);
-    const size_t bytes = qkv_plan_size(&d);
-    expect(qkv_plan_init(t_scratch(bytes), bytes, &d, &plan), QKV_OK);
-    a.workspace_bytes = qkv_workspace_size(plan, 1);
-    a.workspace = t_alloc(a.workspace_bytes, 64, T_END, 0xff);
-    qkv_run(plan, &a);
+    small_run(&d, &a);
     qkv_cache_destroy(w.cache);
     return a.o;
 }
@@ -250,9 +243,9 @@ static void same_bits(void)
 
     for (int i = 0; i < 4; i++)
         if (t_case("same bits, window %d", (int)left[i])) {
-            const float *want = step(16, 0, left[i], 820);
+            const float *want = step(16, 0, left[i]);
             for (int32_t p = 16; p <= 256; p = p == 16 ? 48 : p * 2) {
-                const float *got = step(p, 1, left[i], 820);
+                const float *got = step(p, 1, left[i]);
                 t_check(memcmp(want, got, 4 * 40 * sizeof *got) == 0, "pages of %d", p);
             }
         }

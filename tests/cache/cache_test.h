@@ -41,7 +41,7 @@ void test_prefixes(void);
 void test_pick(void);
 void test_pools(void);
 
-/* attend.c, cascade.c */
+/* attend.c, cascade.c, sparse.c */
 void test_attend(void);
 void test_cascade(void);
 void test_sparse(void);

@@ -23,6 +23,7 @@ typedef struct pages_side {
 typedef struct paged {
     t_problem p;
     int latent; /* V is the first channels of K */
+    int nan_in; /* 1 + number of the tensor where one element that is seen becomes NaN; 0: none */
     pages_side k, v;
     t_tensor rope;
     qkv_layout flat[2]; /* of T_K and T_V */

@@ -208,9 +208,10 @@ static void mark_key(paged *x, int32_t b, int32_t h, int64_t j, void *arg)
 static void spoil_element(paged *x, const t_tensor *t, char *element)
 {
     static const double junk[] = {NAN, INFINITY, -INFINITY, NAN};
+    static const uint8_t codes[] = {0x7f, 0xff, 0x7c, 0xfc, 0x80, 0};
 
     if (coded(t->layout->type))
-        *element = (char)t_below(&x->p.rng, 256);
+        *element = (char)codes[t_below(&x->p.rng, 6)];
     else
         qkv_convert(element, (qkv_type)t->layout->type, &junk[t_below(&x->p.rng, 4)], QKV_F64, 1);
 }
@@ -223,6 +224,26 @@ static void spoil_tensor(paged *x, const t_tensor *t, uint8_t *used)
                 for (int64_t i3 = 0; i3 < t->n[3]; i3++)
                     if (!*mark_of(t, used, i0, i1, i2, i3))
                         spoil_element(x, t, at(t, i0, i1, i2, i3));
+}
+
+/* One of the elements that are seen becomes NaN. */
+static void put_nan(paged *x, const t_tensor *t, const uint8_t *used)
+{
+    const double nan_value = NAN;
+    size_t n = 0;
+
+    for (size_t i = 0; i < t->bytes; i++)
+        n += used[i];
+    n = n ? 1 + (size_t)t_below(&x->p.rng, (int64_t)n) : 0;
+    for (size_t i = 0; n > 0 && i < t->bytes; i++) {
+        char *element = (char *)t->memory + i;
+        if (!used[i] || --n > 0)
+            continue;
+        if (coded(t->layout->type))
+            *element = 0x7f; /* of e4m3 and e5m2 */
+        else
+            qkv_convert(element, (qkv_type)t->layout->type, &nan_value, QKV_F64, 1);
+    }
 }
 
 /* The keys whose entries the library may look at, as qkv/attention.h has it. */
@@ -278,6 +299,8 @@ void pages_spoil(paged *x, const uint8_t *seen)
     for (int i = 0; i < PAGES_TENSORS; i++)
         if (pages_has(x, pages_tensor(x, i)))
             spoil_tensor(x, pages_tensor(x, i), s.used[i]);
+    if (x->nan_in)
+        put_nan(x, pages_tensor(x, x->nan_in - 1), s.used[x->nan_in - 1]);
     /* A few elements that may be seen, too. */
     for (int n = x->p.limits.strange && t_chance(&x->p.rng, 15) ? 3 : 0; n > 0; n--) {
         const t_tensor *t = pages_tensor(x, (int)t_below(&x->p.rng, PAGES_TENSORS));

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "t_problem.h"
+#include "pages.h"
 
 enum { MAX_KERNELS = 8 };
 
@@ -59,19 +59,24 @@ static void describe(t_problem *p, uint64_t seed, int32_t type, int32_t precisio
     p->desc.align = seed % 3 ? QKV_ALIGN_BOTTOM_RIGHT : QKV_ALIGN_TOP_LEFT;
 }
 
+static void run_one(t_problem *p, const qkv_kernel_info *info, int how)
+{
+    const char *kernel = t_run(p, info->cpu, how);
+
+    t_check(kernel && strcmp(kernel, info->name) == 0, "ran %s, not %s",
+            kernel ? kernel : "nothing", info->name);
+    if (kernel)
+        note(kernel, t_compare(p, kernel));
+}
+
 /* Returns how many kernels there were. */
 static int run(t_problem *p)
 {
     qkv_kernel_info infos[MAX_KERNELS];
     const int n = kernels_for(&p->desc, infos);
 
-    for (int i = 0; i < n; i++) {
-        const char *kernel = t_run(p, infos[i].cpu, i % 2 ? T_TASKS_BACK : T_SERIAL);
-        t_check(kernel && strcmp(kernel, infos[i].name) == 0, "ran %s, not %s",
-                kernel ? kernel : "nothing", infos[i].name);
-        if (kernel)
-            note(kernel, t_compare(p, kernel));
-    }
+    for (int i = 0; i < n; i++)
+        run_one(p, &infos[i], i % 2 ? T_TASKS_BACK : T_SERIAL);
     return n;
 }
 
@@ -172,6 +177,58 @@ static void test_one_token_a_tile(void)
     }
 }
 
+/* Keys and values in pages: a product of 32 keys must not touch pages that no query needs, whose
+ * ids are junk here, and gives the same bits as without pages. */
+static void test_in_pages(void)
+{
+    static const int32_t pages[] = {1, 8, 16, 17, 32, 48, 64, 128, 256};
+    t_limits limits = t_limits_all();
+    paged x;
+
+    limits.max_len = 300;
+    limits.max_dim = 130;
+    limits.max_work = 1500000;
+    limits.outputs = limits.strange = 0;
+    for (int i = 0; i < t_times(150); i++) {
+        if (!t_case("p%d", i))
+            continue;
+        limits.type = i % 3 ? QKV_BF16 : QKV_F32;
+        pages_describe(&x, t_seed() * 98317 + (uint64_t)i, &limits);
+        qkv_desc *d = &x.p.desc;
+        d->k.type = d->v.type = limits.type;
+        d->q.type = limits.type;
+        d->precision = i % 3 ? QKV_PRECISION_HIGHEST : QKV_PRECISION_HIGH;
+        d->k_group = d->v_group = d->rope_dim = 0;
+        d->k_rope.type = QKV_NONE;
+        d->cu_seqlens_q = d->cu_seqlens_k = NULL;
+        d->q_lens = d->kv_lens = NULL;
+        d->q_len = 20 + d->q_len % 100; /* too many for the decode kernels */
+        d->kv_len = 40 + d->kv_len % 200;
+        int32_t *starts = t_scratch((size_t)d->n_seqs * sizeof *starts);
+        for (int32_t b = 0; b < d->n_seqs; b++)
+            starts[b] = (int32_t)t_below(&x.p.rng, d->kv_len + 1);
+        d->kv_starts = i % 2 ? starts : NULL;
+        d->block_bits = NULL;
+        d->page_tokens = pages[i / 2 % 9];
+        d->head_dim = i % 4 ? d->head_dim : 64;
+        x.latent = x.latent && d->head_dim_v <= d->head_dim;
+        pages_make(&x);
+        qkv_kernel_info infos[MAX_KERNELS];
+        t_copy in_pages[MAX_KERNELS];
+        const int n = kernels_for(&x.p.desc, infos);
+        for (int k = 0; k < n; k++) {
+            run_one(&x.p, &infos[k], T_SERIAL);
+            in_pages[k] = t_copy_outputs(&x.p);
+        }
+        pages_unpage(&x);
+        for (int k = 0; k < n; k++) {
+            run_one(&x.p, &infos[k], T_THREADS + 3);
+            t_check(t_same_outputs(&x.p, &in_pages[k]), "%s: other bits in pages; %s",
+                    infos[k].name, pages_text(&x));
+        }
+    }
+}
+
 /* f32 in parts of bf16 is for error near 1e-5: within 2e-5 of the oracle in the 2-norm. */
 static void test_high(void)
 {
@@ -208,6 +265,7 @@ int main(int argc, char **argv)
     static const t_test tests[] = {{"edges", test_edges},
                                    {"seen_by_some", test_seen_by_some},
                                    {"one_token_a_tile", test_one_token_a_tile},
+                                   {"in_pages", test_in_pages},
                                    {"high", test_high}};
     const int status = t_main(argc, argv, "bf16", tests, (int)(sizeof tests / sizeof *tests));
 

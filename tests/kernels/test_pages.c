@@ -5,6 +5,7 @@
  * Pages lie beside guard pages; what no query sees, in pages, scales and tables, is NaN, infinity or
  * no page at all.  The closing table is the worst error of each kernel as a fraction of its budget.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -143,7 +144,7 @@ static void test_latent(void)
     }
 }
 
-/* Pages, however large, change no bit of what tensors without pages give. */
+/* Pages, however large, change no bit of what tensors without pages give, nor do threads. */
 static void test_same_bits(void)
 {
     t_limits limits = t_limits_all();
@@ -162,7 +163,7 @@ static void test_same_bits(void)
             continue;
         pages_make(&x);
         for (int tier = 0; tier < n; tier++) {
-            run(&x, masks[tier], T_SERIAL);
+            run(&x, masks[tier], i % 4 ? T_SERIAL : T_THREADS + 3);
             in_pages[tier] = t_copy_outputs(&x.p);
         }
         pages_unpage(&x);
@@ -170,6 +171,49 @@ static void test_same_bits(void)
             const char *kernel = run(&x, masks[tier], T_SERIAL);
             t_check(t_same_outputs(&x.p, &in_pages[tier]), "%s: other bits in pages; %s",
                     kernel ? kernel : "nothing", pages_text(&x));
+        }
+    }
+}
+
+/* Where the oracle says NaN, which with these numbers comes of a NaN alone, there must be one; also in
+ * scores, for which the budget makes no demand. */
+static void check_nan(const paged *x, const char *kernel)
+{
+    const qkv_desc *d = &x->p.desc;
+    int64_t n = 0, lost = 0;
+
+    for (int32_t b = 0; b < d->n_seqs; b++)
+        for (int32_t h = 0; h < d->n_q_heads; h++)
+            for (int64_t i = 0; i < d->q_len; i++)
+                for (int32_t c = 0; c < d->head_dim_v; c++, n++)
+                    lost += isnan(x->p.ref.o[n]) && !isnan(t_get_o(&x->p, b, h, i, c));
+    t_check(lost == 0, "%s: %lld NaN are lost; %s", kernel, (long long)lost, pages_text(x));
+}
+
+/* One NaN among codes, scales, minima or rotary parts, behind which some queries look and others not. */
+static void test_nan(void)
+{
+    static const int32_t types[] = {QKV_E4M3, QKV_E5M2, QKV_I8, QKV_U4, QKV_F16};
+    t_limits limits = t_limits_plain();
+    uint32_t masks[8];
+    const char *names[8];
+    const int n = t_tiers(masks, names);
+    paged x;
+
+    limits.max_dim = 40;
+    for (int i = 0; i < t_times(280); i++) {
+        if (!t_case("%s_%d", qkv_type_name((qkv_type)types[i / 7 % 5]), i))
+            continue;
+        pages_describe(&x, t_seed() * 1000133 + (uint64_t)i, &limits);
+        x.p.desc.k.type = x.p.desc.v.type = types[i / 7 % 5];
+        x.p.desc.k_group = x.p.desc.v_group = 0;
+        x.p.desc.causal = QKV_CAUSAL_INCLUSIVE;
+        x.latent = 0;
+        x.nan_in = 1 + i % PAGES_TENSORS;
+        pages_make(&x);
+        for (int tier = 0; tier < n; tier++) {
+            const char *kernel = run(&x, masks[tier], T_SERIAL);
+            check_nan(&x, kernel ? kernel : "nothing");
         }
     }
 }
@@ -234,7 +278,8 @@ int main(int argc, char **argv)
 {
     static const t_test tests[] = {{"mixed", test_mixed},         {"small", test_small},
                                    {"long", test_long},           {"latent", test_latent},
-                                   {"same_bits", test_same_bits}, {"registry", test_registry}};
+                                   {"same_bits", test_same_bits}, {"nan", test_nan},
+                                   {"registry", test_registry}};
     const int status = t_main(argc, argv, "pages", tests, (int)(sizeof tests / sizeof *tests));
 
     for (int i = 0; i < MAX_KERNELS && kernels[i].name; i++)

@@ -208,7 +208,7 @@ def test_plan_repeats_attention(qkv_arrays, rng, tier):
     options = {"causal": True, "window": (50, -1), "return_lse": True, "kv_lens": [75, 60]}
     plan = qkv.Plan(q, k, v, sinks=[0.0] * HQ, bias=np.zeros((TQ, TK), np.float32), **options)
     names = [t["name"] for t in qkv.info()["tiers"]]
-    of_f32 = {k["tier"] for k in qkv.info()["kernels"] if k["for"] == "attend" and k["k"] == "f32"}
+    of_f32 = {k["tier"] for k in qkv.info()["kernels"] if k["name"].startswith("attend_f32_f32_")}
     best = [name for name in names[: names.index(tier) + 1] if name in of_f32][-1]
     assert plan.kernel.endswith("__" + best)
     size = plan.workspace_bytes

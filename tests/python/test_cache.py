@@ -582,3 +582,46 @@ def test_refusals(rng, call, kind, sentence):
     with pytest.raises(kind, match=re.escape(sentence)):
         call(cache)
     assert (cache.stats(), [cache.info(seq) for seq in ids]) == before
+
+
+# ---- picked pages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k_format", ["f32", "int8", "e4m3"])
+def test_picked_pages(rng, k_format):
+    """The newest page and those with the loudest keys; all pages are attention itself."""
+    cache, ids = filled(rng, [90, 40], k_format=k_format, v_format="f32", key_bounds=True, commit=False)
+    # Key head 0 of sequence 0 matters in page 2, head 1 in page 4; of sequence 1 in pages 0 and 1.
+    loud = {(0, 0): 2, (0, 1): 4, (1, 0): 0, (1, 1): 1}
+    cache.reset()
+    for b, n in enumerate((90, 40)):
+        k, v = rng.standard_normal((2, 1, H, n, D), dtype=np.float32)
+        for h in range(H):
+            at = 16 * loud[b, h]
+            k[0, h, at : at + 16] *= 5
+        cache.append(0, k, v, ids[b])
+    q = queries(rng, 2)
+    k, v, lens = rows(cache, ids)
+    keep = np.zeros((2, 4, 1, 90), bool)
+    for b in range(2):
+        for h in range(4):
+            for page in (loud[b, h // 2], (lens[b] - 1) // 16):
+                keep[b, h, 0, 16 * page : 16 * page + 16] = True
+    want = formula(q, k, v, mask=keep, kv_lens=lens)
+    o, lse = cache.attend(0, q, pages=2, return_lse=True)
+    close(o, want["o"])
+    close(lse, want["lse"])
+    for many in (6, 1000):
+        close(cache.attend(0, q, pages=many), formula(q, k, v, kv_lens=lens)["o"])
+    half = q.astype(np.float16)
+    close(cache.attend(0, half, pages=2), want["o"], "float16")
+    for options in ({"causal": False}, {"shared_prefix": True}, {"window": 3}, {"mask": np.ones((1, 1), bool)}):
+        with pytest.raises(ValueError, match="is given; it is not there together with pages|without causal"):
+            cache.attend(0, q, pages=2, **options)
+    with pytest.raises(ValueError, match="pages are picked for one query a sequence"):
+        cache.attend(0, queries(rng, 2, 2), pages=2)
+    with pytest.raises(ValueError, match="pages is 0"):
+        cache.attend(0, q, pages=0)
+    plain, _ = filled(rng, [20])
+    with pytest.raises(ValueError, match="made without QKV_CACHE_KEY_BOUNDS"):
+        plain.attend(0, q[:1], pages=2)

@@ -289,6 +289,26 @@ def test_refusals(k, v, options, kind, sentence):
             call(Q, k, v, **options)
 
 
+@pytest.mark.parametrize("stage", ["scores", "capped", "biased", "weights"])
+def test_looking_at_scores_of_pages(rng, stage):
+    """Stages that show hidden keys need a page for each key that exists; the others do not."""
+    q = rng.standard_normal((2, 4, 3, 8), dtype=np.float32)
+    pool = rng.standard_normal((5, 2, 16, 8), dtype=np.float32)
+    options = {"causal": True, "q_offset": [0, 0], "kv_lens": [20, 9], "return_weights": stage}
+    _, w = qkv.reference_attention(q, pool, pool, block_table=[[1, 3], [4, 77]], **options)
+    dense = gather(pool, np.repeat(np.array([[1, 3], [4, 0]])[:, None], 2, 1), 32)
+    _, want = qkv.reference_attention(q, dense, dense, **options)
+    for b, n in enumerate((20, 9)):
+        np.testing.assert_allclose(w[b, ..., :n], want[b, ..., :n], rtol=1e-12)
+    for call in (qkv.attention, qkv.reference_attention):
+        run = lambda: call(q, pool, pool, block_table=[[1, -3], [4, 77]], **options)  # noqa: B023, E731
+        if stage in ("scores", "capped"):
+            with pytest.raises(ValueError, match="block_table has page -3"):
+                run()
+        else:
+            run()
+
+
 def test_varlen_refusals():
     rows = np.zeros((4, 4, 8), np.float32)
     with pytest.raises(ValueError, match="cu_seqlens_k is given together with block_table"):

@@ -1,6 +1,6 @@
 /*
- * simd_dot.h - dot products of pairs of bf16, and the rows of pairs they read, against plain C.  What
- * makes pairs is tested in simd_pairs.h.
+ * simd_dot.h - dot products of pairs of bf16, and the rows of pairs they read, against plain C.
+ * What makes pairs is tested in simd_pairs.h.
  *
  * Parameters: a simd/ header with v_dot, included before; SIMD_PROGRAM, SIMD_TIER, SIMD_CPU as in
  * simd_tmpl.h.
@@ -56,8 +56,8 @@ typedef struct zip_rows {
     const uint16_t *p, *q;
 } zip_rows;
 
-/* Numbers of the first row are in lower halves, those of the second in upper; v_unzip puts what a lane
- * has become of them in the order of channels. */
+/* Numbers of the first row are in lower halves, those of the second in upper; v_unzip puts what
+ * lanes have become of them in the order of channels. */
 static void call_zip_rows(void *arg)
 {
     const zip_rows *x = arg;

@@ -2,9 +2,9 @@
  * simd_wide.h - exp and tanh with more bits than `real`, to measure v_exp and v_tanh by.  Part of
  * simd_tmpl.h.
  *
- * Floats have libm's in double, doubles libm's in long double.  musl has a long double of 113 bits on
- * AArch64, but its expl and tanhl go through double; there both are made of e^x - 1 instead, from its
- * series near 0 and (1 + E)^2 = 1 + E (E + 2) away from it.
+ * Floats have libm's in double, doubles libm's in long double.  musl has a long double of 113 bits
+ * on AArch64, but its expl and tanhl go through double; there both are made of e^x - 1 instead, from
+ * its series near 0 and (1 + E)^2 = 1 + E (E + 2) away from it.
  */
 #if SIMD_F32 || defined(__GLIBC__)
 

@@ -5,8 +5,8 @@
  * BFDOT takes subnormal operands and results as 0 and rounds the sum of a lane's two products, and
  * then the sum with c, to odd, whatever FPCR says (Arm Architecture Reference Manual, DDI 0487,
  * BFDotAdd): an error below one ulp, where rounding to nearest has half of that, but no bias.
- * BFMMLA, twice as fast again on some cores, wants tiles of 2 x 4 and is not used.  By llvm-mca 19 the
- * products of a tile keep 3.1 to 3.4 of the 4 pipes of a Neoverse V1 busy.
+ * BFMMLA, twice as fast again on some cores, wants tiles of 2 x 4 and is not used.  By llvm-mca 19
+ * the products of a tile keep 3.1 to 3.4 of the 4 pipes of a Neoverse V1 busy.
  */
 #ifndef QKV_SIMD_NEON_BF16_H
 #define QKV_SIMD_NEON_BF16_H
@@ -27,7 +27,8 @@ static inline vf pair_(uint16x4_t lo, uint16x4_t hi)
 }
 static inline vf v_pair(vf lo, vf hi)
 {
-    return pair_(vreinterpret_u16_bf16(vcvt_bf16_f32(lo)), vreinterpret_u16_bf16(vcvt_bf16_f32(hi)));
+    return pair_(vreinterpret_u16_bf16(vcvt_bf16_f32(lo)),
+                 vreinterpret_u16_bf16(vcvt_bf16_f32(hi)));
 }
 static inline vf v_pair_low(vf pair)
 {

@@ -1,6 +1,6 @@
 /*
- * simd/neon_f32.h - the vocabulary on four floats: Armv8.0-A with Advanced SIMD, which every AArch64
- * Linux has.  Contracts: README.md.
+ * simd/neon_f32.h - the vocabulary on four floats: Armv8.0-A with Advanced SIMD, which every
+ * AArch64 Linux has.  Contracts: README.md.
  */
 #ifndef QKV_SIMD_NEON_F32_H
 #define QKV_SIMD_NEON_F32_H
@@ -16,10 +16,10 @@ typedef float real;
 typedef float32x4_t vf;
 typedef uint32x4_t vm; /* all bits of a lane, or none */
 #define VL 4
-/* 4 x 6 accumulators, 6 loads, 1 broadcast of 32 registers.  24 chains keep 4 pipes of latency 4 busy,
- * and as few of the loads as can be are broadcasts, which take a vector pipe too if the compiler
- * makes them LD1R.  By llvm-mca 19 on the loops of clang and gcc 12, FMAs a cycle with scores / values
- * (2 pipes: Neoverse N1, 4 pipes: V1):
+/* 4 x 6 accumulators, 6 loads, 1 broadcast of 32 registers.  24 chains keep 4 pipes of latency 4
+ * busy, and as few of the loads as can be are broadcasts, which take a vector pipe too if the
+ * compiler makes them LD1R.  By llvm-mca 19 on the loops of clang 22 and gcc 12, FMAs a cycle with
+ * scores / values (first Neoverse N1 with 2 pipes, then V1 with 4); not measured on a processor:
  *     4 x 6   clang 1.99 / 1.91, 3.96 / 3.66   gcc 1.99 / 1.91, 3.96 / 3.79
  *     6 x 4   clang 1.65 / 1.91, 3.10 / 3.61   gcc 1.91 / 1.91, 3.80 / 3.80
  *     8 x 3   clang 1.54 / 1.91, 2.86 / 3.72   gcc 1.91 / 1.99, 3.80 / 3.96

@@ -1,5 +1,6 @@
 /*
- * simd/neon_f64.h - the vocabulary on two doubles: Armv8.0-A with Advanced SIMD.  Contracts: README.md.
+ * simd/neon_f64.h - the vocabulary on two doubles: Armv8.0-A with Advanced SIMD.  Contracts:
+ * README.md.
  */
 #ifndef QKV_SIMD_NEON_F64_H
 #define QKV_SIMD_NEON_F64_H
