@@ -32,7 +32,8 @@ static int open_saved(saved *s, int header_only)
     s->seqs = calloc((size_t)c->max_seqs, sizeof *s->seqs);
     if (s->seqs == NULL)
         return cli_complain_memory(s->path, (size_t)c->max_seqs * sizeof *s->seqs);
-    if (qkv_cache_load_file(s->cache, s->path, c->max_seqs, s->seqs, &n, text, sizeof text) != QKV_OK)
+    if (qkv_cache_load_file(s->cache, s->path, c->max_seqs, s->seqs, &n, text, sizeof text) !=
+        QKV_OK)
         return cli_complain("%s", text);
     return CLI_DONE;
 }

@@ -105,9 +105,9 @@ def test_latent_and_open_pages(qkv, rng, tmp_path):
     (["stats", "c.qkv", "c.qkv"], "stats takes one FILE; 2 were given"),
     (["stats", "--header", "c.qkv"], "--header is given; it is for inspect"),
     (["inspect", "--frobnicate", "c.qkv"], "--frobnicate is not an option of qkv cache"),
-    (["inspect", "missing"], "missing: No such file"),
-    (["inspect", "."], ".: it is no regular file"),
-    (["stats", "/dev/null"], "/dev/null: it is no regular file"),
+    (["inspect", "missing"], "No such file"),
+    (["inspect", "."], ".: cannot read: it is not a regular file"),
+    (["stats", "/dev/null"], "/dev/null: cannot read: it is not a regular file"),
 ])  # fmt: skip
 def test_wrong_calls(qkv, saved, arguments, words):
     done = qkv("cache", *arguments, code=2)
