@@ -94,8 +94,8 @@ static qkv_status check_workspace(const qkv_plan *plan, const qkv_args *args, in
     return QKV_OK;
 }
 
-/* Page numbers of the keys that may be looked at: from the first that the first query's range shows to
- * the last that the last query's does, or all if hidden scores are wanted too. */
+/* Page numbers of the keys that may be looked at: from the first that the first query's range shows
+ * to the last that the last query's does, or all if hidden scores are wanted too. */
 static qkv_status check_pages(const qkv_plan *plan, const int32_t *row, int64_t b, int32_t head,
                               qkv_say say)
 {

@@ -41,8 +41,8 @@ static inline int64_t qkv_block_row(const qkv_desc *d, int64_t b, int64_t h, int
 
 /* ---- args.c ------------------------------------------------------------------------------- */
 
-/* A full-size copy of the caller's arguments (which may be older and shorter); 0 if they were not set up
- * by qkv_args_init, or by a newer one. */
+/* A full-size copy of the caller's arguments (which may be older and shorter); 0 if they were not
+ * set up by qkv_args_init, or by a newer one. */
 int qkv_args_load(const qkv_args *in, qkv_args *full);
 
 /* ---- extent.c ------------------------------------------------------------------------------ */

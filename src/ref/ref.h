@@ -44,8 +44,8 @@ typedef struct ref_products {
 /* Products of bf16 are what a tier may use if q, k and v are bf16, or if the precision permits. */
 ref_products qkv_ref_products(const qkv_desc *desc);
 
-/* An element of the keys or values, and what decoding it in f32 may cost: 0 if it is no code, infinity if it
- * may leave the range of f32. */
+/* An element of the keys or values, and what decoding it in f32 may cost: 0 if it is no code,
+ * infinity if it may leave the range of f32. */
 typedef struct ref_number {
     double value, error;
 } ref_number;

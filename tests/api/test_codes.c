@@ -1,4 +1,4 @@
-/* test_codes.c - pages and codes: what is refused and how, and which entries of a block table are. */
+/* test_codes.c - pages and codes: what is refused and how, and which entries of a table are. */
 #include <stddef.h>
 #include <string.h>
 

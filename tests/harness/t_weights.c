@@ -5,7 +5,8 @@
  *
  *     d = u ((D + 8) |scale| sum |q k|  +  12 |capped|  +  4 (|alibi| + |bias| + |score|))
  *
- * (more if the precision permits to round q and k first), and a weight exp(s - lse) by the relative error e^(d + error of lse) - 1.
+ * (more if k is decoded, or if the precision permits to round q and k first), and a weight
+ * exp(s - lse) by the relative error e^(d + error of lse) - 1.
  */
 #include <float.h>
 #include <math.h>
@@ -73,7 +74,7 @@ static double bound(const qkv_desc *d, const element *e, double want, double lse
     return error;
 }
 
-/* Is this NaN one that infinite scales of codes make of the formula, and need not make of a kernel? */
+/* Is this NaN what the formula makes of an infinite scale of codes?  A kernel need not. */
 static int may_differ(const t_problem *p, const element *e, double want, double lse_budget)
 {
     return p->k_error && isnan(want) &&

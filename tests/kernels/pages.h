@@ -1,10 +1,10 @@
 /*
  * pages.h - random problems whose keys and values lie in pages, are codes, or both.
  *
- * A paged problem is a t_problem whose descriptor says where keys and values lie.  Its tensors T_K and
- * T_V are not what the library reads: they are dense copies in f64, gathered from the pages and
- * decoded by this program's own code, and what the oracle says about them must be what it says about
- * the pages.
+ * A paged problem is a t_problem whose descriptor says where keys and values lie.  Its tensors T_K
+ * and T_V are not what the library reads: they are dense copies in f64, gathered from the pages
+ * and decoded by this program's own code, and what the oracle says about them must be what it
+ * says about the pages.
  *
  *     pages_describe    sizes, types, page size, groups, rotary part: all may be edited
  *     pages_make        memory, contents, junk where nobody may look, both oracles' answers
@@ -32,7 +32,7 @@ typedef struct paged {
     int64_t n_entries;
 } paged;
 
-/* A descriptor.  Contents of t_limits that ask for f64 are honoured, with pages and without codes. */
+/* A descriptor.  Limits that ask for f64 are honoured, with pages and without codes. */
 void pages_describe(paged *x, uint64_t seed, const t_limits *limits);
 
 /* Everything else.  Fails the case if the oracle says one thing about the pages and another about
@@ -47,6 +47,13 @@ const char *pages_text(const paged *x);
 
 /* ---- between the files of this program ---- */
 
+static inline int pages_coded(int32_t type) { return type >= QKV_I8 && type <= QKV_E5M2; }
+
+static inline char *pages_at(const t_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3)
+{
+    return (char *)t->first + t_offset(t, i0, i1, i2, i3);
+}
+
 /* All tensors but `latent` values, which lie in those of K; data first. */
 enum { PAGES_TENSORS = 7 };
 t_tensor *pages_tensor(paged *x, int i);
@@ -60,6 +67,10 @@ typedef struct pages_place {
     int64_t outer, row;
 } pages_place;
 pages_place pages_find(const paged *x, int32_t b, int32_t h, int64_t j);
+
+/* Calls fn for every key that exists, of every sequence and head. */
+typedef void pages_key_fn(paged *x, int32_t b, int32_t h, int64_t j, void *arg);
+void pages_each_key(paged *x, pages_key_fn *fn, void *arg);
 
 /* Contents from T_K and T_V, rounded to their types; codes at random with scales to match. */
 void pages_encode(paged *x);

@@ -4,8 +4,6 @@
 
 #include "pages.h"
 
-static int coded(int32_t type) { return type >= QKV_I8 && type <= QKV_E5M2; }
-
 static int32_t any_type(t_rng *rng)
 {
     static const int32_t types[] = {QKV_F32, QKV_F16,  QKV_BF16, QKV_I8,
@@ -25,10 +23,12 @@ static int32_t any_page(t_rng *rng, int64_t kv_len)
 static int32_t any_group(t_rng *rng, int32_t type, int32_t dim)
 {
     const int32_t even = type == QKV_U4 && dim > 1;
-    int32_t group = t_chance(rng, 30) ? 32 : t_chance(rng, 20) ? 1 : (int32_t)t_between(rng, 1, dim);
+    int32_t group = (int32_t)t_between(rng, 1, dim);
 
     if (t_chance(rng, 35))
         return 0;
+    if (t_chance(rng, 40))
+        group = t_chance(rng, 60) ? 32 : 1;
     group = group > dim ? dim : group;
     return even && group % 2 && group != dim ? group + 1 : group;
 }
@@ -66,7 +66,7 @@ void pages_describe(paged *x, uint64_t seed, const t_limits *limits)
     memset(x, 0, sizeof *x);
     t_problem_describe(&x->p, seed, limits);
     choose_sides(x);
-    if (t_chance(&x->p.rng, 85) || !(coded(d->k.type) || coded(d->v.type))) {
+    if (t_chance(&x->p.rng, 85) || !(pages_coded(d->k.type) || pages_coded(d->v.type))) {
         d->page_tokens = any_page(&x->p.rng, d->kv_len);
         d->cu_seqlens_k = NULL;
     }
@@ -145,7 +145,7 @@ static void set_side(paged *x, pages_side *s, int32_t dim, int32_t group, qkv_la
     const int32_t type = data->type, each = group > 0 ? group : dim;
 
     s->dim = dim;
-    scale->type = !coded(type) ? QKV_NONE : t_chance(&x->p.rng, 50) ? QKV_F32 : QKV_F16;
+    scale->type = !pages_coded(type) ? QKV_NONE : t_chance(&x->p.rng, 50) ? QKV_F32 : QKV_F16;
     min->type = type == QKV_U4 ? scale->type : QKV_NONE;
     set_tensor(&s->data, data, x, type == QKV_U4 ? (dim + 1) / 2 : dim);
     set_tensor(&s->scale, scale, x, (dim + each - 1) / each);

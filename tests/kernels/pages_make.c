@@ -158,3 +158,13 @@ void pages_make(paged *x)
         t_protect(x->table);
     solve(x);
 }
+
+void pages_each_key(paged *x, pages_key_fn *fn, void *arg)
+{
+    for (int32_t b = 0; b < x->p.desc.n_seqs; b++) {
+        const t_span s = t_span_of(&x->p.desc, b);
+        for (int32_t h = 0; h < x->p.desc.n_kv_heads; h++)
+            for (int64_t j = s.kv_start; j < s.kv_len; j++)
+                fn(x, b, h, j, arg);
+    }
+}

@@ -120,6 +120,28 @@ static void test_edges(void)
     }
 }
 
+/* Many blocks of keys for one sub-tile or a few, whose maxima rise: every rescaling counts. */
+static void test_long(void)
+{
+    t_problem p;
+
+    for (int i = 0; i < t_times(48); i++) {
+        if (!t_case("p%d", i))
+            continue;
+        describe(&p, t_seed() * 3079 + (uint64_t)i, i % 3 ? QKV_BF16 : QKV_F32,
+                 i % 3 ? QKV_PRECISION_HIGHEST : QKV_PRECISION_HIGH);
+        p.desc.n_kv_heads = p.desc.n_q_heads = 1;
+        p.desc.head_dim_v = 1 + 9 * (i % 9);
+        p.desc.q_len = (i % 4 ? 17 : 70) + i % 16;
+        p.desc.kv_len = 257 + 61 * (i % 12);
+        p.fill = i % 2 ? T_RISING : T_NORMAL;
+        t_problem_rebuild(&p);
+        t_problem_fill(&p);
+        t_problem_solve(&p);
+        run(&p);
+    }
+}
+
 /* A NaN or an infinity in a value that some queries of a tile see and others do not. */
 static void test_seen_by_some(void)
 {
@@ -263,6 +285,7 @@ static void test_high(void)
 int main(int argc, char **argv)
 {
     static const t_test tests[] = {{"edges", test_edges},
+                                   {"long", test_long},
                                    {"seen_by_some", test_seen_by_some},
                                    {"one_token_a_tile", test_one_token_a_tile},
                                    {"in_pages", test_in_pages},

@@ -2,8 +2,9 @@
  * test_pages.c - attention over pages and codes, at every tier of this machine, against the oracle;
  * and the oracle over pages and codes against itself over plain numbers.
  *
- * Pages lie beside guard pages; what no query sees, in pages, scales and tables, is NaN, infinity or
- * no page at all.  The closing table is the worst error of each kernel as a fraction of its budget.
+ * Pages lie beside guard pages; what no query sees, in pages, scales and tables, is NaN, infinity
+ * or no page at all.  The closing table is the worst error of each kernel as a fraction of its
+ * budget.
  */
 #include <math.h>
 #include <stdio.h>
@@ -175,8 +176,8 @@ static void test_same_bits(void)
     }
 }
 
-/* Where the oracle says NaN, which with these numbers comes of a NaN alone, there must be one; also in
- * scores, for which the budget makes no demand. */
+/* Where the oracle says NaN, which with these numbers comes of a NaN alone, there must be one; also
+ * from scores, for which the budget makes no demand. */
 static void check_nan(const paged *x, const char *kernel)
 {
     const qkv_desc *d = &x->p.desc;
@@ -190,7 +191,7 @@ static void check_nan(const paged *x, const char *kernel)
     t_check(lost == 0, "%s: %lld NaN are lost; %s", kernel, (long long)lost, pages_text(x));
 }
 
-/* One NaN among codes, scales, minima or rotary parts, behind which some queries look and others not. */
+/* One NaN among codes, scales, minima or rotary parts, which some queries see and others do not. */
 static void test_nan(void)
 {
     static const int32_t types[] = {QKV_E4M3, QKV_E5M2, QKV_I8, QKV_U4, QKV_F16};
