@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Make src/kernels/simd/exp_poly.h: coefficients of (e^r - 1)/r on [-ln2/2, ln2/2] and of
-(2^f - 1)/f on [-1/2, 1/2].
+(2^f - 1)/f on [-1/2, 1/2] and on [0, 1].
 
 The polynomial interpolates at Chebyshev nodes in 60-digit arithmetic, which is within a few
 percent of minimax for so smooth a function; the error stated in the header is measured on
@@ -25,10 +25,10 @@ def rounded(x, single):
     return mpf(struct.unpack("f", struct.pack("f", float(x)))[0]) if single else mpf(float(x))
 
 
-def fit(degree, single, unit):
+def fit(degree, single, unit, middle):
     n = degree + 1
     reach = LN2 / unit / 2
-    nodes = [cos(pi * (2 * i + 1) / (2 * n)) * reach for i in range(n)]
+    nodes = [cos(pi * (2 * i + 1) / (2 * n)) * reach + middle for i in range(n)]
     a = matrix(n, n)
     for i, f in enumerate(nodes):
         for j in range(n):
@@ -37,7 +37,7 @@ def fit(degree, single, unit):
     c = [rounded(x, single) for x in c]
     worst = mpf(0)
     for i in range(20001):
-        f = mpf(i - 10000) / 10000 * reach
+        f = mpf(i - 10000) / 10000 * reach + middle
         p = mpf(0)
         for x in reversed(c):
             p = p * f + x
@@ -45,8 +45,8 @@ def fit(degree, single, unit):
     return c, worst
 
 
-def show(name, degree, single, unit=mpf(1)):
-    c, worst = fit(degree, single, unit)
+def show(name, degree, single, unit=mpf(1), middle=mpf(0)):
+    c, worst = fit(degree, single, unit, middle)
     suffix = "f" if single else ""
     digits = 9 if single else 17
     what = "e^r" if unit == 1 else "2^r"
@@ -68,8 +68,8 @@ def constants(name, single, high_bits):
 
 
 print("""/*
- * simd/exp_poly.h - e^r = 1 + r P(r) for |r| <= ln(2)/2, 2^r likewise for |r| <= 1/2, log2(e), and
- * ln 2 in two parts.
+ * simd/exp_poly.h - e^r = 1 + r P(r) for |r| <= ln(2)/2, 2^r likewise for |r| <= 1/2 and, with UP in
+ * the name, for 0 <= r <= 1; log2(e), and ln 2 in two parts.
  *
  * Made by tools/gen_exp_poly.py; change that, not this.  Each list expands FIRST(c) with the
  * highest coefficient and NEXT(c) with the others downwards, ready for Horner's rule.
@@ -81,6 +81,8 @@ show("QKV_EXPM1_F32", 5, True)
 show("QKV_EXPM1_F64", 11, False)
 show("QKV_EXP2M1_F32", 5, True, LN2)
 show("QKV_EXP2M1_BF16", 4, True, LN2)
+show("QKV_EXP2M1_UP_F32", 5, True, LN2, mpf(1) / 2)
+show("QKV_EXP2M1_UP_BF16", 4, True, LN2, mpf(1) / 2)
 constants("F32", True, 14)
 constants("F64", False, 41)
 print("\n#endif")

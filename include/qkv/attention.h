@@ -235,6 +235,11 @@ QKV_API const char *qkv_plan_kernel(const qkv_plan *plan);
  * block mask, O(B Tq) without. */
 QKV_API int64_t qkv_plan_visible_pairs(const qkv_plan *plan);
 
+/* Keys that the plan's tasks read, summed over tiles and key/value heads: a key counts once for each tile
+ * of queries that passes over it.  Divided by the keys there are times Hkv it is how often K and V
+ * are read; 1 for decoding.  Boolean and block masks are not looked at.  Costs O(B + tiles). */
+QKV_API int64_t qkv_plan_key_reads(const qkv_plan *plan);
+
 /* ---- run -------------------------------------------------------------------------------- */
 
 /* Base pointers: element (sequence 0, head 0, token 0, channel 0) of each tensor, aligned to its

@@ -89,7 +89,8 @@ enum {
     QKV_PART_KEYS = 512, /* a part has at least this many keys */
     QKV_PART_UNIT = QKV_BLOCK_KEYS, /* parts begin at multiples of this */
     QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
-    QKV_MAX_SPLIT_BLOCKS = 4 /* only sequences with so few query blocks are cut by keys */
+    QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
+    QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */
 };
 
 /* One sequence of a plan.  Its tasks of phase 0 are groups x blocks x parts, numbered from
@@ -99,6 +100,8 @@ typedef struct qkv_seq {
     const qkv_kernel *kernel;
     int64_t q_row, k_row; /* first row in packed tensors; 0 if padded */
     int64_t blocks;       /* of queries; at least 1, so that rows past q_len are written */
+    int64_t tile_rows;    /* rows of a block, which begin anew every cut_rows */
+    int64_t cut_rows;
     int64_t parts;        /* of keys */
     int64_t part_lo, part_keys; /* part n holds keys part_lo + n part_keys onwards */
     int64_t first_task, first_merge;
@@ -123,6 +126,28 @@ struct qkv_plan {
 };
 
 #define QKV_PLAN_MAGIC 0x6e616c702d766b71u /* "qkv-plan" */
+
+/* Rows from .. end-1 of a sequence. */
+typedef struct qkv_row_range {
+    int64_t from, end;
+} qkv_row_range;
+
+/* Those of a block of queries; none in a sequence without queries. */
+qkv_row_range qkv_rows_of_tile(const qkv_plan *plan, const qkv_seq *seq, int64_t block);
+
+/* ---- lanes.c, run.c ------------------------------------------------------------------------ */
+
+/* As numbers, because an empty tensor may have no address to add to. */
+static inline void *qkv_at(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2)
+{
+    const int64_t offset = i0 * l->stride[0] + i1 * l->stride[1] + i2 * l->stride[2];
+    return (void *)((uintptr_t)base +
+                    (uintptr_t)(offset * (int64_t)qkv_type_size((qkv_type)l->type)));
+}
+
+/* Writes the lanes of rows of one sequence and group; rows.end - rows.from of them, perhaps none. */
+void qkv_fill_lanes(const qkv_plan *plan, const qkv_args *args, int64_t b, int64_t group,
+                    qkv_row_range rows, qkv_lane *lanes);
 
 /* qkv_workspace_size of the plan this (checked) descriptor would give, without building it. */
 size_t qkv_dry_workspace_size(const qkv_desc *checked, int32_t n_workers);

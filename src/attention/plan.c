@@ -3,10 +3,11 @@
  *
  * How the work is cut.  A tile is up to kernel->lanes rows of one sequence, where row r is query
  * token r / head_group of head r % head_group in its group: the heads that share keys and values
- * fill the lanes together.  A sequence whose rows fit the decode kernel uses that one.  A task is
- * one tile against all its keys.  A sequence with few tiles and many keys (decoding) is cut by keys
- * as well: its parts are computed in phase 0 as partial states and joined in ascending order in
- * phase 1.
+ * fill the lanes together.  Under a block mask no tile lies in two rows of its blocks, or a tile
+ * would visit what either sees.  A sequence whose rows fit the decode kernel uses that one.  A
+ * task is one tile against all its keys.  A sequence with few tiles and many keys (decoding) is
+ * cut by keys as well: its parts are computed in phase 0 as partial states and joined in ascending
+ * order in phase 1.
  *
  * Every cut depends on the sequence's own sizes and on the kernel, never on the number of threads
  * or on the rest of the batch; therefore neither do the bits.
@@ -110,6 +111,37 @@ static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
     seq->parts = (keys + seq->part_keys - 1) / seq->part_keys;
 }
 
+/* Which rows are a tile.  Rows of the block mask that are shorter than a vector share one; longer
+ * ones are cut evenly, in whole vectors. */
+static void cut_rows(const qkv_plan *plan, qkv_seq *seq)
+{
+    const int64_t lanes = seq->kernel->lanes, rows = seq->span.q_len * plan->head_group;
+
+    seq->tile_rows = seq->cut_rows = lanes;
+    if (plan->shape.block_k > 0 && seq->kernel == plan->attend) {
+        const int64_t block = (int64_t)plan->desc.block_q * plan->head_group;
+        const int64_t unit = lanes < QKV_ROW_UNIT ? lanes : QKV_ROW_UNIT;
+        seq->cut_rows = block < unit ? unit / block * block : block;
+        const int64_t each = (seq->cut_rows - 1) / ((seq->cut_rows - 1) / lanes + 1) + 1;
+        const int64_t whole = (each + unit - 1) / unit * unit;
+        seq->tile_rows = whole < lanes ? whole : lanes;
+    }
+    const int64_t whole_cuts = rows / seq->cut_rows, rest = rows % seq->cut_rows;
+    seq->blocks = whole_cuts * ((seq->cut_rows - 1) / seq->tile_rows + 1) +
+                  (rest + seq->tile_rows - 1) / seq->tile_rows;
+    seq->blocks = seq->blocks > 0 ? seq->blocks : 1;
+}
+
+qkv_row_range qkv_rows_of_tile(const qkv_plan *plan, const qkv_seq *seq, int64_t block)
+{
+    const int64_t tiles = (seq->cut_rows - 1) / seq->tile_rows + 1;
+    const int64_t cut = block / tiles * seq->cut_rows, from = cut + block % tiles * seq->tile_rows;
+    int64_t end = seq->span.q_len * plan->head_group;
+
+    end = end < cut + seq->cut_rows ? end : cut + seq->cut_rows;
+    return (qkv_row_range){from, end < from + seq->tile_rows ? end : from + seq->tile_rows};
+}
+
 /* Few enough rows are the decode kernel's.  Rows are counted with all heads of a group even where
  * block masks keep heads apart, so that how a pattern is stored does not choose the kernel. */
 static void choose_kernel(const qkv_plan *plan, qkv_seq *seq)
@@ -117,7 +149,6 @@ static void choose_kernel(const qkv_plan *plan, qkv_seq *seq)
     const int64_t rows = seq->span.q_len * plan->group;
 
     seq->kernel = rows <= plan->decode->lanes ? plan->decode : plan->attend;
-    seq->blocks = tiles_of(seq->span.q_len * plan->head_group, seq->kernel);
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -125,7 +156,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Bytes of a partial state of this sequence. */
 static size_t slot_bytes(const qkv_plan *plan, const qkv_seq *seq)
 {
-    const int64_t rows = seq->span.q_len * plan->head_group, most = seq->kernel->lanes;
+    const int64_t rows = seq->span.q_len * plan->head_group, most = seq->tile_rows;
     const int32_t lanes = (int32_t)(rows < most ? rows : most);
     return qkv_align64(seq->kernel->state_bytes(lanes, plan->shape.head_dim_v));
 }
@@ -138,6 +169,7 @@ static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
         memset(seq, 0, sizeof *seq);
         set_span(seq, d, b);
         choose_kernel(plan, seq);
+        cut_rows(plan, seq);
         cut_keys(plan, seq);
         seq->first_task = plan->n_tasks;
         seq->first_merge = plan->n_merges;

@@ -25,7 +25,8 @@ enum { N_KERNELS = sizeof table / sizeof *table };
 static int exact_in_bf16(int32_t type, int32_t dim, int32_t group)
 {
     return type == QKV_BF16 ||
-           ((type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2) && group == dim);
+           ((type == QKV_I8 || type == QKV_U4 || type == QKV_E4M3 || type == QKV_E5M2) &&
+            group == dim);
 }
 
 static int keys_and_values_exact(const qkv_desc *d)

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "attention/internal.h"
-#include "core/convert.h"
 
 /* One tile of a task: which sequence, which heads, which rows. */
 typedef struct tile_place {
@@ -17,55 +16,17 @@ typedef struct tile_place {
     const qkv_args *args;
     const qkv_seq *seq;
     int64_t b, group, block;
+    int own_rows; /* lanes differ in their row of the block mask */
+    qkv_kv kv;
     qkv_lane *lanes;
     qkv_tile tile;
 } tile_place;
-
-/* As numbers, because an empty tensor may have no address to add to. */
-static void *at(const void *base, const qkv_layout *l, int64_t i0, int64_t i1, int64_t i2)
-{
-    const int64_t offset = i0 * l->stride[0] + i1 * l->stride[1] + i2 * l->stride[2];
-    return (void *)((uintptr_t)base +
-                    (uintptr_t)(offset * (int64_t)qkv_type_size((qkv_type)l->type)));
-}
-
-static void set_lane(const tile_place *place, qkv_lane *lane, int64_t h, int64_t t)
-{
-    const qkv_plan *plan = place->plan;
-    const qkv_desc *d = &plan->desc;
-    const qkv_args *args = place->args;
-    const int64_t b = place->b, qb = plan->rows.packed_q ? 0 : b, row = place->seq->q_row + t;
-    const qkv_range range = qkv_visible_range(&plan->rules, &place->seq->span, t);
-
-    memset(lane, 0, sizeof *lane);
-    lane->q = at(args->q, &d->q, qb, h, row);
-    lane->o = at(args->o, &d->o, qb, h, row);
-    lane->lo = range.lo;
-    lane->hi = range.hi;
-    lane->position = place->seq->span.q_offset + t;
-    if (d->lse.type != QKV_NONE)
-        lane->lse = at(args->lse, &d->lse, qb, h, row);
-    if (d->weights.type != QKV_NONE)
-        lane->weights = at(args->weights, &d->weights, b, h, t);
-    if (d->mask.type != QKV_NONE)
-        lane->mask = at(args->mask, &d->mask, b, h, t);
-    if (d->bias.type != QKV_NONE)
-        lane->bias = at(args->bias, &d->bias, b, h, t);
-    if (d->slopes.type != QKV_NONE)
-        lane->slope = qkv_load_f64(at(args->slopes, &d->slopes, b, h, 0), d->slopes.type, 0);
-    if (d->sinks.type != QKV_NONE)
-        lane->sink = qkv_load_f64(at(args->sinks, &d->sinks, b, h, 0), d->sinks.type, 0);
-    if (plan->shape.block_k)
-        lane->block_row = qkv_block_row(d, b, h, t);
-}
 
 /* Fills the lanes of a tile.  A sequence without queries leaves it empty. */
 static void place_tile(tile_place *place, int32_t worker)
 {
     const qkv_plan *plan = place->plan;
-    const int64_t group = plan->head_group, lanes = place->seq->kernel->lanes;
-    const int64_t row0 = place->block * lanes;
-    const int64_t rows = place->seq->span.q_len * group - row0;
+    const qkv_row_range rows = qkv_rows_of_tile(plan, place->seq, place->block);
     char *memory = (char *)place->args->workspace + (size_t)plan->n_slots * plan->state_bytes +
                    (size_t)worker *
                        (plan->lanes_bytes + plan->scratch_bytes + plan->own_state_bytes);
@@ -73,16 +34,13 @@ static void place_tile(tile_place *place, int32_t worker)
     place->lanes = (qkv_lane *)(void *)memory;
     place->tile.shape = &plan->shape;
     place->tile.lanes = place->lanes;
-    place->tile.n_lanes = (int32_t)(rows < lanes ? rows : lanes);
+    place->tile.n_lanes = (int32_t)(rows.end - rows.from);
     place->tile.scratch = memory + plan->lanes_bytes;
     place->tile.state = memory + plan->lanes_bytes + plan->scratch_bytes;
-    for (int64_t i = 0; i < place->tile.n_lanes; i++)
-        set_lane(place, &place->lanes[i], place->group * group + (row0 + i) % group,
-                 (row0 + i) / group);
-    /* A block of keys may be visited for some of its keys or for some of its lanes only. */
-    place->tile.mixed_blocks = plan->shape.block_k > 0 && plan->shape.block_k % QKV_BLOCK_KEYS != 0;
+    qkv_fill_lanes(plan, place->args, place->b, place->group, rows, place->lanes);
+    place->own_rows = 0;
     for (int64_t i = 1; plan->shape.block_k && i < place->tile.n_lanes; i++)
-        place->tile.mixed_blocks |= place->lanes[i].block_row != place->lanes[0].block_row;
+        place->own_rows |= place->lanes[i].block_row != place->lanes[0].block_row;
 }
 
 static void *slot(const tile_place *place, int64_t part)
@@ -97,7 +55,8 @@ static void *slot(const tile_place *place, int64_t part)
 /* Does any lane of the tile see key block kb? */
 static int tile_sees_block(const tile_place *place, int64_t kb)
 {
-    for (int32_t i = 0; i < place->tile.n_lanes; i++) {
+    const int32_t n = place->own_rows ? place->tile.n_lanes : 1;
+    for (int32_t i = 0; i < n; i++) {
         const int64_t row = place->lanes[i].block_row;
         if (i > 0 && row == place->lanes[i - 1].block_row)
             continue;
@@ -116,18 +75,19 @@ static qkv_kv find_keys(const tile_place *place)
     const int64_t b = place->plan->rows.packed_k || paged ? 0 : place->b;
     const int64_t head = place->group * place->plan->head_group / place->plan->group;
     const int64_t row = place->seq->k_row;
-    qkv_kv kv = {.k = at(args->k, &d->k, b, head, row), .v = at(args->v, &d->v, b, head, row)};
+    qkv_kv kv = {.k = qkv_at(args->k, &d->k, b, head, row),
+                 .v = qkv_at(args->v, &d->v, b, head, row)};
 
     if (d->k_scale.type != QKV_NONE)
-        kv.k_scale = at(args->k_scale, &d->k_scale, b, head, row);
+        kv.k_scale = qkv_at(args->k_scale, &d->k_scale, b, head, row);
     if (d->k_min.type != QKV_NONE)
-        kv.k_min = at(args->k_min, &d->k_min, b, head, row);
+        kv.k_min = qkv_at(args->k_min, &d->k_min, b, head, row);
     if (d->v_scale.type != QKV_NONE)
-        kv.v_scale = at(args->v_scale, &d->v_scale, b, head, row);
+        kv.v_scale = qkv_at(args->v_scale, &d->v_scale, b, head, row);
     if (d->v_min.type != QKV_NONE)
-        kv.v_min = at(args->v_min, &d->v_min, b, head, row);
+        kv.v_min = qkv_at(args->v_min, &d->v_min, b, head, row);
     if (d->k_rope.type != QKV_NONE)
-        kv.k_rope = at(args->k_rope, &d->k_rope, b, head, row);
+        kv.k_rope = qkv_at(args->k_rope, &d->k_rope, b, head, row);
     if (paged) {
         kv.pages = args->block_table + place->b * d->block_table_stride[0] +
                    head * d->block_table_stride[1];
@@ -141,13 +101,11 @@ static qkv_kv find_keys(const tile_place *place)
     return kv;
 }
 
-static void visit_keys(const tile_place *place, int64_t j0, int64_t j1)
+static void visit_keys(tile_place *place, int64_t j0, int64_t j1)
 {
-    qkv_kv kv = find_keys(place);
-
-    kv.first = j0;
+    place->kv.first = j0;
     if (j0 < j1)
-        place->seq->kernel->keys(&place->tile, &kv, j0, j1);
+        place->seq->kernel->keys(&place->tile, &place->kv, j0, j1);
 }
 
 /* The keys from j towards `end` up to the first that some lane's pattern shows; end if none. */
@@ -168,16 +126,31 @@ static int64_t drop_hidden(const tile_place *place, int64_t j, int64_t end)
     return end > j ? end : j;
 }
 
+/* Does the pattern hide from some lane one of keys from .. end-1, of which the first and the last
+ * are seen, or one before them that a kernel looks at because its products begin there? */
+static int has_holes(const tile_place *place, int64_t from, int64_t end)
+{
+    const int64_t size = place->plan->shape.block_k;
+    if (place->own_rows || from % QKV_PRODUCT_KEYS != 0)
+        return 1;
+    for (int64_t kb = from / size + 1; kb < (end - 1) / size; kb++)
+        if (!tile_sees_block(place, kb))
+            return 1;
+    return 0;
+}
+
 /* Keys j0 .. j1-1 without what every lane's pattern hides.  A block of the kernel is trimmed at its
  * ends but not split: its sum must stay one sum, whoever else is in the tile. */
-static void visit_blocks(const tile_place *place, int64_t j0, int64_t j1)
+static void visit_blocks(tile_place *place, int64_t j0, int64_t j1)
 {
     int64_t from = skip_hidden(place, j0, j1);
 
     while (from < j1) {
         int64_t end = (from / QKV_BLOCK_KEYS + 1) * QKV_BLOCK_KEYS;
         end = end < j1 ? end : j1;
-        visit_keys(place, from, drop_hidden(place, from, end));
+        const int64_t last = drop_hidden(place, from, end);
+        place->tile.mixed_blocks = has_holes(place, from, last);
+        visit_keys(place, from, last);
         from = skip_hidden(place, end, j1);
     }
 }
@@ -194,6 +167,7 @@ static void visit_part(tile_place *place, int64_t part)
     int64_t j0 = place->lanes[0].lo;
     int64_t j1 = place->lanes[place->tile.n_lanes - 1].hi + 1;
 
+    place->kv = find_keys(place);
     if (raw_scores(place->plan)) { /* the look shows hidden scores too */
         place->tile.mixed_blocks = place->plan->shape.block_k > 0;
         visit_keys(place, seq->span.kv_start, seq->span.kv_len);
@@ -236,15 +210,15 @@ static void write_padding(const tile_place *place)
     for (int64_t h = h0; h < h0 + plan->head_group; h++)
         for (int64_t t = place->seq->span.q_len; t < d->q_len; t++) {
             if (d->weights.type != QKV_NONE)
-                fill_weights(plan, at(args->weights, &d->weights, place->b, h, t), hidden);
+                fill_weights(plan, qkv_at(args->weights, &d->weights, place->b, h, t), hidden);
             if (plan->rows.packed_q)
                 continue;
-            memset(at(args->o, &d->o, place->b, h, t), 0,
+            memset(qkv_at(args->o, &d->o, place->b, h, t), 0,
                    (size_t)d->head_dim_v * qkv_type_size((qkv_type)d->o.type));
             if (d->lse.type == QKV_F64)
-                *(double *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+                *(double *)qkv_at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
             else if (d->lse.type == QKV_F32)
-                *(float *)at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
+                *(float *)qkv_at(args->lse, &d->lse, place->b, h, t) = -INFINITY;
         }
 }
 
@@ -311,11 +285,13 @@ void qkv_run_task(const qkv_plan *plan, const qkv_args *args, int32_t phase, int
         merge_task(&place, worker);
         return;
     }
-    /* Blocks from the last: under a causal mask it is the longest, and long tasks that start
-     * first leave the least waiting at the end. */
+    /* Under a causal mask the last block is the longest, and long tasks that start first leave the
+     * least waiting at the end.  Behind a window all are alike, and keys are new at one end
+     * only. */
     const int64_t local = task - place.seq->first_task, parts = place.seq->parts;
-    place.group = local / (place.seq->blocks * parts);
-    place.block = place.seq->blocks - 1 - local / parts % place.seq->blocks;
+    const int64_t blocks = place.seq->blocks, n = local / parts % blocks;
+    place.group = local / (blocks * parts);
+    place.block = plan->rules.window_left < 0 ? blocks - 1 - n : n;
     attend_task(&place, local % parts, worker);
 }
 

@@ -25,7 +25,10 @@
 /* Kernels work on blocks of keys that begin at multiples of this.  Sums over keys run inside a block
  * first and across blocks then; because blocks lie at fixed places and hidden keys add exactly
  * nothing, a query's bits do not depend on which other queries share its tile. */
-enum { QKV_BLOCK_KEYS = 128 };
+enum {
+    QKV_BLOCK_KEYS = 128,
+    QKV_PRODUCT_KEYS = 32 /* products begin at multiples of this, or of what divides it */
+};
 
 enum { QKV_MAX_HEAD_DIM = 1024 };
 
@@ -78,7 +81,7 @@ typedef struct qkv_scales qkv_scales;
 /* One tile on its way through a kernel. */
 typedef struct qkv_tile {
     const qkv_shape *shape;
-    const qkv_lane *lanes;
+    const qkv_lane *lanes; /* lo and hi never fall from one to the next */
     int32_t n_lanes; /* 1 .. kernel->lanes */
     int32_t mixed_blocks; /* a block of keys may be hidden in part: look at the block mask key by key */
     void *scratch;   /* kernel->scratch_bytes, 64-byte aligned */

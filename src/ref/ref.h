@@ -45,9 +45,10 @@ typedef struct ref_products {
 ref_products qkv_ref_products(const qkv_desc *desc);
 
 /* An element of the keys or values, and what decoding it in f32 may cost: 0 if it is no code,
- * infinity if it may leave the range of f32. */
+ * infinity if it may leave the range of f32.  `weighed` is what the rounding of a weight in bf16 meets: the
+ * magnitude, but of a code of 4 bits its distance from the middle of the codes, in scales. */
 typedef struct ref_number {
-    double value, error;
+    double value, error, weighed;
 } ref_number;
 ref_number qkv_ref_key(const ref_row *row, int64_t j, int64_t c);
 ref_number qkv_ref_value(const ref_row *row, int64_t j, int64_t c);

@@ -39,9 +39,11 @@ static format format_of(int32_t type)
     return type == QKV_F16 ? f16 : type == QKV_BF16 ? bf16 : type == QKV_F64 ? f64 : f32;
 }
 
-static int exact_in_bf16(int32_t type)
+/* Codes of 4 bits if a row has one scale and one minimum. */
+static int exact_in_bf16(int32_t type, int32_t dim, int32_t group)
 {
-    return type == QKV_BF16 || type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2;
+    return type == QKV_BF16 || type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2 ||
+           (type == QKV_U4 && (group == 0 || group == dim));
 }
 
 ref_products qkv_ref_products(const qkv_desc *d)
@@ -52,7 +54,8 @@ ref_products qkv_ref_products(const qkv_desc *d)
      * which is left out.  Low parts of small numbers are subnormal. */
     const ref_products parts_of_bf16 = {0x1.84p-15, 0x1.84p-15, 0x1p-117};
 
-    if (d->q.type == QKV_BF16 && exact_in_bf16(d->k.type) && exact_in_bf16(d->v.type))
+    if (d->q.type == QKV_BF16 && exact_in_bf16(d->k.type, d->head_dim, d->k_group) &&
+        exact_in_bf16(d->v.type, d->head_dim_v, d->v_group))
         return bf16;
     if (d->q.type == QKV_F64 || d->precision == QKV_PRECISION_HIGHEST)
         return none;
@@ -102,7 +105,7 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
 
     for (int64_t c = 0; c < r->d->head_dim_v; c++) {
         const double o = fabs(r->o[c]);
-        double relative = 0, mass = 0, squares = 0, raw = 0, largest = 0;
+        double relative = 0, mass = 0, squares = 0, weighed = 0, raw = 0, largest = 0;
         double tiny = compute->smallest;
         int undefined = 0;
         for (int64_t j = 0; j < r->d->kv_len; j++) {
@@ -114,14 +117,15 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
             relative += r->size[j] == 0 ? 0 : r->size[j] * (v + o);
             largest = fmax(largest, v);
             mass += r->w[j] * v;
-            squares += r->w[j] * v * (r->w[j] * v);
+            weighed += r->w[j] * number.weighed;
+            squares += r->w[j] * number.weighed * (r->w[j] * number.weighed);
             raw += r->w[j] * r->sum * v;
             tiny += compute->normal * v + compute->smallest + products.normal +
                     (number.error == INFINITY ? INFINITY : r->w[j] * number.error);
             undefined |= undefined_product(r, j, v, compute);
         }
         relative = r->raise < 1.5 ? fmin(relative / (2 - r->raise), largest + o) : largest + o;
-        const double rounding = products.weights * fmin(mass, 6 * sqrt(squares));
+        const double rounding = products.weights * fmin(weighed, 6 * sqrt(squares));
         const double e = relative + u * chain(r) * (mass + o) + rounding + tiny;
         budget[c] = e + out.u * (o + e) + out.smallest / 2;
         if (undefined || raw > compute->largest / 4 || (isfinite(o) && o + e > out.largest))

@@ -99,21 +99,24 @@ static ref_number number_of(const ref_row *r, const side *x, int64_t j, int64_t 
 {
     const int64_t head = r->h / (r->d->n_q_heads / r->d->n_kv_heads);
     int64_t outer, row;
-    ref_number n = {0, 0};
+    ref_number n = {0, 0, 0};
 
     locate(r, j, &outer, &row);
     if (x->layout->type < QKV_I8) {
         n.value = qkv_ref_element(x->base, x->layout, outer, head, row, c);
+        n.weighed = fabs(n.value);
         return n;
     }
     const int64_t group = c / (x->group > 0 ? x->group : x->dim);
     const double scale = qkv_ref_element(x->scale, x->scales, outer, head, row, group);
-    const double product = code_of(x, outer, head, row, c) * scale;
+    const double code = code_of(x, outer, head, row, c), product = code * scale;
     n.value = product;
+    n.weighed = fabs(product);
     n.error = 0x1p-23 * fabs(product) + 0x1p-126;
     if (x->layout->type == QKV_U4) {
         n.value += qkv_ref_element(x->min, x->scales, outer, head, row, group);
         n.error += 0x1p-23 * fabs(n.value);
+        n.weighed = fabs((code - 8) * scale);
     }
     if (fabs(product) > 0x1.fffffep127 || fabs(n.value) > 0x1.fffffep127)
         n.error = INFINITY;

@@ -71,6 +71,26 @@ static qkv_args some_args(int which)
     return a;
 }
 
+/* Of two key/value heads with two query heads each, causal. */
+static int64_t key_reads(int64_t q_len, int64_t kv_len, int64_t window_left)
+{
+    qkv_desc d;
+    const qkv_plan *plan = NULL;
+
+    qkv_desc_init(&d);
+    d.n_q_heads = 4;
+    d.n_kv_heads = 2;
+    d.head_dim = d.head_dim_v = 8;
+    d.q_len = q_len;
+    d.kv_len = kv_len;
+    d.causal = QKV_CAUSAL_INCLUSIVE;
+    d.window_left = window_left < 0 ? QKV_UNBOUNDED : window_left;
+    qkv_desc_dense(&d, QKV_F32, QKV_BHTD);
+    const size_t size = qkv_plan_size(&d);
+    t_check(qkv_plan_init(t_alloc(size, 8, T_END, 0), size, &d, &plan) == QKV_OK, "no plan");
+    return qkv_plan_key_reads(plan);
+}
+
 void test_plans(void)
 {
     const qkv_desc d = api_desc();
@@ -98,6 +118,16 @@ void test_plans(void)
         t_check(qkv_plan_visible_pairs(plan) == 2 * 4 * 5 * 9, "visible pairs: %lld",
                 (long long)qkv_plan_visible_pairs(plan));
         t_check(qkv_n_tasks(plan, 7) == 0, "a phase that does not exist has tasks");
+    }
+    if (t_case("how often keys are read")) {
+        /* A decoding step reads each key once a key/value head; so do its parts together. */
+        t_check(key_reads(1, 5000, -1) == 2 * 5000, "%lld", (long long)key_reads(1, 5000, -1));
+        t_check(key_reads(1, 5000, 99) == 2 * 100, "%lld", (long long)key_reads(1, 5000, 99));
+        /* Tiles of all kernels have less than 1,000 rows; each reads what its last row sees. */
+        const int64_t n = key_reads(2000, 2000, -1);
+        t_check(n > 2 * 2000 && n <= (int64_t)2 * 2000 * 4000, "%lld", (long long)n);
+        t_check(key_reads(2000, 2000, 0) < n, "a window does not help");
+        t_check(key_reads(0, 5000, -1) == 0, "without queries");
     }
     if (t_case("the workspace does not grow with the lengths")) {
         size_t need[2];

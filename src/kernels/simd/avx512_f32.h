@@ -40,6 +40,12 @@ static inline vf v_round(vf a)
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 static inline vf v_scale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+#define QKV_SPLITS_EXPONENTS
+static inline vf v_fraction(vf t)
+{
+    return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+static inline vf v_scale2_down(vf a, vf t) { return _mm512_scalef_ps(a, t); }
 static inline vm v_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 static inline vm v_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline vm v_and(vm a, vm b) { return (vm)(a & b); }
@@ -59,6 +65,12 @@ static inline vf v_widen_f16(const uint16_t *p)
 
 static inline void v_narrow_bf16(uint16_t *p, vf a)
 {
+#if defined(__AVX512BF16__)
+    if (!_mm512_fpclass_ps_mask(a, 0x20)) { /* the instruction takes subnormals as 0 */
+        _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(a));
+        return;
+    }
+#endif
     const __m512i x = _mm512_castps_si512(a);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
     const __m512i up = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), odd);

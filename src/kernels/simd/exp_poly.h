@@ -1,6 +1,6 @@
 /*
- * simd/exp_poly.h - e^r = 1 + r P(r) for |r| <= ln(2)/2, 2^r likewise for |r| <= 1/2, log2(e), and
- * ln 2 in two parts.
+ * simd/exp_poly.h - e^r = 1 + r P(r) for |r| <= ln(2)/2, 2^r likewise for |r| <= 1/2 and, with UP in
+ * the name, for 0 <= r <= 1; log2(e), and ln 2 in two parts.
  *
  * Made by tools/gen_exp_poly.py; change that, not this.  Each list expands FIRST(c) with the
  * highest coefficient and NEXT(c) with the others downwards, ready for Horner's rule.
@@ -48,6 +48,23 @@
     NEXT(5.55038117e-02f) \
     NEXT(2.40223497e-01f) \
     NEXT(6.93147182e-01f)
+
+/* Largest relative error of 1 + r P(r) against 2^r: 1.2e-08. */
+#define QKV_EXP2M1_UP_F32(FIRST, NEXT) \
+    FIRST(2.08179146e-04f) \
+    NEXT(1.26921665e-03f) \
+    NEXT(9.65219550e-03f) \
+    NEXT(5.54960221e-02f) \
+    NEXT(2.40227208e-01f) \
+    NEXT(6.93147182e-01f)
+
+/* Largest relative error of 1 + r P(r) against 2^r: 2.3e-07. */
+#define QKV_EXP2M1_UP_BF16(FIRST, NEXT) \
+    FIRST(1.78836880e-03f) \
+    NEXT(9.19938739e-03f) \
+    NEXT(5.56570552e-02f) \
+    NEXT(2.40207195e-01f) \
+    NEXT(6.93147540e-01f)
 
 #define QKV_LOG2E_F32 1.44269502e+00f
 #define QKV_LN2_HIGH_F32 6.93115234e-01f

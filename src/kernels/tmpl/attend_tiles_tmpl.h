@@ -64,8 +64,8 @@ static int is_plain(const qkv_shape *shape, const block_view *b)
  * hidden by selection, what is not looked at could not be. */
 static int trim_keys(const tile_map *t, const key_block *b, int *r0)
 {
-    const int64_t lo = clamp(t->first_lo - b->j0, 0, b->n) / KEY_UNIT * KEY_UNIT;
-    const int64_t end = clamp(t->last_hi + 1 - b->j0, 0, b->n) + KEY_UNIT - 1;
+    const int64_t lo = clamp(t->all.first_lo - b->j0, 0, b->n) / KEY_UNIT * KEY_UNIT;
+    const int64_t end = clamp(t->all.last_hi + 1 - b->j0, 0, b->n) + KEY_UNIT - 1;
     *r0 = (int)lo;
     return (int)(clamp(end / KEY_UNIT * KEY_UNIT, 0, b->n) - lo);
 }
@@ -194,7 +194,8 @@ static void finish_scores(const qkv_tile *tile, tile_job *job)
         return;
     for (int i = 0; i < job->n * t->width; i += VL)
         v_store(t->s + i, v_mul(v_load(t->s + i), scale));
-    adjust_scores(tile, t, &job->b);
+    _Alignas(64) real unused[MAX_WIDTH];
+    adjust_scores(tile, t, &job->b, unused);
 }
 
 /* Weights of Z vectors of queries, as soften_width; the work goes on meanwhile. */
@@ -202,8 +203,9 @@ INLINE void soften_tiles(tile_job *job, real factor, tile_work *w, const int Z)
 {
     const tile_map *t = &job->t;
     const int width = t->width, n = job->n, pairs = (n + 1) / 2;
-    const vf scale = v_set1(factor);
-    vf m[LANES], shift[LANES], sum[LANES];
+    const vf scale = v_set1(factor), unit = v_set1(weight_unit());
+    vf m[LANES], near[LANES], shift[LANES], sum[LANES];
+    int far = 0;
 
     UNROLL for (int z = 0; z < Z; z++) m[z] = v_load(t->m + z * VL);
     for (int r = 0; r < n; r++) {
@@ -214,7 +216,9 @@ INLINE void soften_tiles(tile_job *job, real factor, tile_work *w, const int Z)
     }
     UNROLL for (int z = 0; z < Z; z++)
     {
-        shift[z] = v_select(v_eq(m[z], v_set1(-(real)INFINITY)), v_zero(), m[z]);
+        near[z] = no_infinity(m[z]);
+        shift[z] = weight_shift(near[z]);
+        far |= any_far(near[z]);
         sum[z] = v_zero();
     }
     const int left = work_left(w);
@@ -224,8 +228,11 @@ INLINE void soften_tiles(tile_job *job, real factor, tile_work *w, const int Z)
         {
             const vf x = v_mul(v_load(s + z * VL), scale);
             const vf y = v_mul(v_load(s + width + z * VL), scale);
-            const vf p = exp_weight(v_sub(x, shift[z]));
-            const vf next = 2 * i + 1 < n ? exp_weight(v_sub(y, shift[z])) : v_zero();
+            const vf p = exp_weight(far ? exponent_far(x, v_set1(1), near[z], unit, shift[z])
+                                        : exponent(x, unit, shift[z]));
+            const vf more = exp_weight(far ? exponent_far(y, v_set1(1), near[z], unit, shift[z])
+                                           : exponent(y, unit, shift[z]));
+            const vf next = 2 * i + 1 < n ? more : v_zero();
             sum[z] = v_add(v_add(sum[z], p), next);
             store_weights(t->s, width, 2 * i, z, p, next);
         }
@@ -235,7 +242,7 @@ INLINE void soften_tiles(tile_job *job, real factor, tile_work *w, const int Z)
     UNROLL for (int z = 0; z < Z; z++)
     {
         const int at = z * VL;
-        const vf a = v_exp(v_sub(v_load(t->m + at), shift[z]));
+        const vf a = weight_of_old(v_load(t->m + at), near[z]);
         v_store(t->rescale + at, a);
         v_store(t->l + at, v_fma(v_load(t->l + at), a, sum[z]));
         v_store(t->m + at, m[z]);

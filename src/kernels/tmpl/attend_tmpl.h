@@ -4,7 +4,7 @@
  * For each block of at most BLOCK keys (FlashAttention-2, Dao 2023, algorithm 1):
  *
  *     S    = K Q^T                                    scores_product
- *     S    = cap, ALiBi, bias, -infinity where hidden  adjust_scores
+ *     S    = cap, ALiBi, bias, -infinity where hidden  adjust_scores (scores_tmpl.h)
  *     m'   = max(m, max S)        a = exp(m - m')
  *     P    = exp(S - m')          l = a l + sum P      soften
  *     O    = a O + V P                                 values_product
@@ -24,24 +24,37 @@
  * A tile's sub-tiles take turns at each block, so that widening or pairing keys and values is done
  * once for all of them.
  *
- * Parameters: none.  Needs one simd/ header, math, operands, products, convert, layout and mask
- * templates.
+ * Parameters: none.  Needs one simd/ header, math, operands, products, convert, layout, mask and
+ * scores templates.
  */
 
-/* VL queries into their lanes of qt. */
+/* VL queries into their lanes of qt.  Rows are read to whole vectors: past their end there is
+ * room. */
 static void load_queries(const qkv_tile *tile, const tile_map *t, int i)
 {
     const qkv_shape *shape = tile->shape;
     const int steps = operand_steps(t->d), stride = steps + VL;
+    const vf scale = v_set1((real)shape->scale);
+    const real *rows[VL];
 
     for (int k = 0; k < VL; k++) {
         real *row = t->row + k * stride;
+        rows[k] = row;
         if (i + k < t->n_lanes)
-            query_operands(row, t->lanes[i + k].q, shape->q_type, t->d, (real)shape->scale);
+            rows[k] = query_row(row, t->lanes[i + k].q, shape->q_type, t->d);
         else
             memset(row, 0, (size_t)steps * sizeof *row);
     }
-    transpose_rows(t->row, stride, steps, t->qt + i, t->width);
+    for (int c = 0; c < steps; c += VL) {
+        vf a[VL];
+        UNROLL for (int k = 0; k < VL; k++) a[k] = v_load(rows[k] + c);
+        transpose(a);
+        UNROLL for (int k = 0; k < VL; k++)
+        {
+            if (c + k < steps)
+                v_store(t->qt + i + (c + k) * t->width, scale_query(a[k], scale));
+        }
+    }
 }
 
 static void begin(const qkv_tile *tile)
@@ -53,97 +66,12 @@ static void begin(const qkv_tile *tile)
             t.l[i] = 0;
             t.slope[i] = i < t.n_lanes ? (real)t.lanes[i].slope : 0;
         }
+        begin_ranges(&t);
         for (int i = 0; i < t.width; i += VL)
             load_queries(tile, &t, i);
         for (int64_t i = 0; i < (int64_t)t.dv * t.width; i += VL)
             v_store(t.ot + i, v_zero());
     }
-}
-
-/* Rows of weights receive column r of the block at the stage asked for. */
-static void look_at_scores(const qkv_tile *tile, const tile_map *t, const block_view *b)
-{
-    const qkv_shape *shape = tile->shape;
-    for (int i = 0; i < t->n_lanes; i++) {
-        real *row = t->lanes[i].weights;
-        for (int r = b->extra; row && r < b->n; r++)
-            row[(b->j0 + r) * shape->weights_stride] = t->s[r * t->width + i];
-    }
-}
-
-static void cap_scores(const qkv_shape *shape, const tile_map *t, int n)
-{
-    const vf c = v_set1((real)shape->softcap), inverse = v_set1((real)(1 / shape->softcap));
-    const int ordinary = shape->softcap > 1e-30 && shape->softcap < 1e30;
-    for (int i = 0; i < n * t->width; i += VL) {
-        real *s = t->s + i;
-        const vf x = v_load(s);
-        v_store(s, v_mul(c, v_tanh(ordinary ? v_mul(x, inverse) : v_div(x, c))));
-    }
-}
-
-/* ALiBi: -slope |p - j|. */
-static void slope_scores(const tile_map *t, const block_view *b)
-{
-    for (int i = 0; i < t->width; i++)
-        t->position[i] = i < t->n_lanes ? (real)(t->lanes[i].position - b->j0) : 0;
-    for (int r = 0; r < b->n; r++)
-        for (int i = 0; i < t->width; i += VL) {
-            real *s = t->s + r * t->width + i;
-            const vf distance = v_abs(v_sub(v_load(t->position + i), v_set1((real)r)));
-            const vf penalty = v_mul(v_load(t->slope + i), distance);
-            /* The bias joins the penalty before the score, as the budget has it. */
-            if (b->added) {
-                real *add = t->add + r * t->width + i;
-                v_store(add, v_sub(v_load(add), penalty));
-            } else {
-                v_store(s, v_sub(v_load(s), penalty));
-            }
-        }
-}
-
-static void add_scores(const tile_map *t, const block_view *b)
-{
-    for (int i = 0; i < b->n * t->width; i += VL)
-        v_store(t->s + i, v_add(v_load(t->s + i), v_load(t->add + i)));
-}
-
-/* Hides by selection, one reason after the other: most blocks have one at most. */
-static void hide_scores(const tile_map *t, const block_view *b)
-{
-    const vf hidden = v_set1(-(real)INFINITY);
-    for (int r = 0; r < b->n; r++)
-        for (int z = 0; z < t->vectors; z++) {
-            real *s = t->s + r * t->width + z * VL;
-            vf x = v_load(s);
-            if (b->cut)
-                x = v_select(in_range(t, r, z), x, hidden);
-            if (b->shown)
-                x = v_select(v_test(t->shows + r * SHOWS + z * VL), x, hidden);
-            if (b->added)
-                x = v_select(added_hides(t, r, z), hidden, x);
-            v_store(s, x);
-        }
-}
-
-static void adjust_scores(const qkv_tile *tile, const tile_map *t, const block_view *b)
-{
-    const qkv_shape *shape = tile->shape;
-
-    if (shape->stage == QKV_STAGE_SCORES)
-        look_at_scores(tile, t, b);
-    if (shape->softcap > 0)
-        cap_scores(shape, t, b->n);
-    if (shape->stage == QKV_STAGE_CAPPED)
-        look_at_scores(tile, t, b);
-    if (shape->has_slopes)
-        slope_scores(t, b);
-    if (b->added)
-        add_scores(t, b);
-    if (b->hidden)
-        hide_scores(t, b);
-    if (shape->stage == QKV_STAGE_BIASED || shape->stage == QKV_STAGE_WEIGHTS)
-        look_at_scores(tile, t, b);
 }
 
 /* values_product for blocks with NaN or infinity in V and pairs that may not meet. */
@@ -152,7 +80,7 @@ static void values_selected(const tile_map *t, const block_view *b, const real *
     for (int c = 0; c < t->dv; c++)
         for (int z = 0; z < t->vectors; z++) {
             vf acc = v_zero();
-            for (int r = 0; r < b->n; r++) {
+            for (int r = b->from[z]; r < b->end[z]; r++) {
                 const vf p = weights_of(t->s, t->width, r, z);
                 const vf next = v_fma(v_set1(value_of(v, stride, r, c)), p, acc);
                 acc = v_select(visible(t, b, r, z), next, acc);
@@ -164,63 +92,96 @@ static void values_selected(const tile_map *t, const block_view *b, const real *
 
 #if !defined(QKV_TILES) /* attend_tiles_tmpl.h takes the same steps in another order */
 
-/* Scores to weights for Z vectors of queries at once, which hides the latency of the running maximum
- * and sum; raises m, updates l, leaves exp(m_old - m_new) in rescale. */
-INLINE void soften_width(const tile_map *t, int n, int z0, const int Z)
+/* Scores of Z vectors of queries to weights, which replace them; updates l, and leaves exp(m_old -
+ * m_new) in rescale.  m: the new maximum. */
+INLINE void weigh(const tile_map *t, const vf m[LANES], int from, int n, int z0, const int Z,
+                  const int FAR)
 {
     const int width = t->width;
-    real *s = t->s;
-    vf m[LANES], shift[LANES], sum[LANES];
+    const vf scale = v_set1(t->scale), unit = v_set1(t->scale * weight_unit());
+    real *s = t->s + z0 * VL;
+    vf near[LANES], shift[LANES], sum[LANES];
 
-    UNROLL for (int z = 0; z < Z; z++) m[z] = v_load(t->m + (z0 + z) * VL);
-    for (int r = 0; r < n; r++) {
-        UNROLL for (int z = 0; z < Z; z++) /* keeps m where the score is NaN */
-            m[z] = v_max(v_load(s + r * width + (z0 + z) * VL), m[z]);
-    }
     UNROLL for (int z = 0; z < Z; z++)
     {
-        shift[z] = v_select(v_eq(m[z], v_set1(-(real)INFINITY)), v_zero(), m[z]);
+        near[z] = no_infinity(m[z]);
+        shift[z] = weight_shift(near[z]);
         sum[z] = v_zero();
     }
-    int r = 0;
+#define WEIGHT(r)                                                                                  \
+    exp_weight(FAR ? exponent_far(v_load(s + (r)*width + z * VL), scale, near[z], unit, shift[z])  \
+                   : exponent(v_load(s + (r)*width + z * VL), unit, shift[z]))
+    int r = from;
     for (; r + 2 <= n; r += 2) {
         UNROLL for (int z = 0; z < Z; z++)
         {
-            const real *at = s + r * width + (z0 + z) * VL;
-            const vf p = exp_weight(v_sub(v_load(at), shift[z]));
-            const vf next = exp_weight(v_sub(v_load(at + width), shift[z]));
+            const vf p = WEIGHT(r), next = WEIGHT(r + 1);
             sum[z] = v_add(v_add(sum[z], p), next);
-            store_weights(s, width, r, z0 + z, p, next);
+            store_weights(s, width, r, z, p, next);
         }
     }
     UNROLL for (int z = 0; z < Z && r < n; z++)
     {
-        const vf p = exp_weight(v_sub(v_load(s + r * width + (z0 + z) * VL), shift[z]));
+        const vf p = WEIGHT(r);
         sum[z] = v_add(sum[z], p);
-        store_last_weight(s, width, r, z0 + z, p);
+        store_last_weight(s, width, r, z, p);
     }
+#undef WEIGHT
     UNROLL for (int z = 0; z < Z; z++)
     {
         const int at = (z0 + z) * VL;
-        const vf a = v_exp(v_sub(v_load(t->m + at), shift[z]));
+        const vf a = weight_of_old(v_load(t->m + at), near[z]);
         v_store(t->rescale + at, a);
         v_store(t->l + at, v_fma(v_load(t->l + at), a, sum[z]));
         v_store(t->m + at, m[z]);
     }
 }
 
+static void weigh_far(const tile_map *t, vf m, int from, int n, int z)
+{
+    const vf one[LANES] = {m};
+    weigh(t, one, from, n, z, 1, 1);
+}
+
+/* Raises the maximum of Z vectors of queries at once, which hides its latency and that of the sum.
+ * `top` has the largest scores, or is NULL where they were changed since the product. */
+INLINE void soften_width(const tile_map *t, const real *top, int from, int n, int z0, const int Z)
+{
+    const vf scale = v_set1(t->scale);
+    const real *s = t->s + z0 * VL;
+    vf m[LANES];
+    int far = 0;
+
+    UNROLL for (int z = 0; z < Z; z++)
+        m[z] = top ? v_load(top + (z0 + z) * VL) : v_set1(-(real)INFINITY);
+    for (int r = from; !top && r < n; r++) {
+        UNROLL for (int z = 0; z < Z; z++) /* keeps m where the score is NaN */
+            m[z] = v_max(v_load(s + r * t->width + z * VL), m[z]);
+    }
+    UNROLL for (int z = 0; z < Z; z++)
+    {
+        m[z] = v_max(v_mul(m[z], scale), v_load(t->m + (z0 + z) * VL));
+        far |= any_far(no_infinity(m[z]));
+    }
+    if (!far) {
+        weigh(t, m, from, n, z0, Z, 0);
+        return;
+    }
+    UNROLL for (int z = 0; z < Z; z++) weigh_far(t, m[z], from, n, z0 + z);
+}
+
 /* Pairs of weights go where the scores of an earlier key were: all vectors of a row must have been
  * read, so they go together or, one vector after the other, in columns of their own. */
-static void soften(const tile_map *t, int n)
+static void soften(const tile_map *t, const block_view *b, const real *top)
 {
 #if LANES == 3
-    if (t->vectors == 3) {
-        soften_width(t, n, 0, 3);
+    if (t->vectors == 3 && b->from[0] == b->from[2] && b->end[0] == b->end[2]) {
+        soften_width(t, top, b->from[0], b->end[0], 0, 3);
         return;
     }
 #endif
     for (int z = 0; z < t->vectors; z++)
-        soften_width(t, n, z, 1);
+        soften_width(t, top, b->from[z], b->end[z], z, 1);
 }
 
 /* Keys and values of a block as the products read them, made when the first sub-tile asks. */
@@ -250,43 +211,71 @@ static void need_values(const qkv_shape *shape, const tile_map *t, block_operand
         x->finite = values_finite(x->v, x->v_stride, x->n, t->dv);
 }
 
-/* The keys of the block that this sub-tile's ranges show, in whole units: from r0, n.  A key that
- * shares its unit with a visible one is multiplied with it, so it must be looked at and hidden. */
-static int64_t trim_block(const tile_map *t, const block_operands *x, int *r0)
+/* Which of n keys from j0 on some ranges show, in whole units counted from j0.  A key that shares
+ * its unit with a visible one is multiplied with it, so it must be looked at and hidden. */
+static void cut_range(const lane_bounds *x, int64_t j0, int n, int *from, int *end)
 {
-    const int64_t lo = clamp(t->first_lo - x->j0, 0, x->n) / KEY_UNIT * KEY_UNIT;
-    const int64_t end = clamp(t->last_hi + 1 - x->j0, 0, x->n) + KEY_UNIT - 1;
-    *r0 = (int)lo;
-    return clamp(end / KEY_UNIT * KEY_UNIT, 0, x->n) - lo;
+    const int64_t lo = clamp(x->first_lo - j0, 0, n) / CUT_KEYS * CUT_KEYS;
+    const int64_t hi = (clamp(x->last_hi + 1 - j0, 0, n) + CUT_KEYS - 1) / CUT_KEYS * CUT_KEYS;
+    *from = (int)lo;
+    *end = (int)clamp(hi, lo, n);
+}
+
+/* The staircase of a block: both ends ascend with the vectors, so those that see a key are
+ * neighbours. */
+static strips cut_strips(const tile_map *t, block_view *b, int narrow)
+{
+    strips out = {.n = 0};
+
+    for (int z = 0; NARROWS && narrow && b->cut && z < t->vectors; z++)
+        cut_range(&t->of[z], b->j0, b->n, &b->from[z], &b->end[z]);
+    for (int r = b->from[0], next; r < b->n; r = next) {
+        int z0 = 0, z1 = 0;
+        next = b->n;
+        for (int z = 0; z < t->vectors; z++) {
+            z0 += b->end[z] <= r;
+            z1 += b->from[z] <= r;
+            next = b->from[z] > r && b->from[z] < next ? b->from[z] : next;
+            next = b->end[z] > r && b->end[z] < next ? b->end[z] : next;
+        }
+        if (z0 < z1)
+            out.of[out.n++] = (strip){r, next, z0, z1};
+    }
+    return out;
 }
 
 static void attend_block(const qkv_tile *tile, const tile_map *t, block_operands *x)
 {
     const qkv_shape *shape = tile->shape;
     const int raw = shape->stage == QKV_STAGE_SCORES || shape->stage == QKV_STAGE_CAPPED;
-    int r0 = 0;
-    const int n = raw ? x->n : (int)trim_block(t, x, &r0);
+    int r0 = 0, end = x->n;
 
-    if (n <= 0)
+    if (!raw)
+        cut_range(&t->all, x->j0, x->n, &r0, &end);
+    if (r0 >= end)
         return;
-    block_view b = view_block(tile, t, x->j0 + r0, n);
+    block_view b = view_block(tile, t, x->j0 + r0, end - r0);
     if (!b.any && !raw)
         return;
     b.extra = raw ? x->extra : 0; /* later stages show them as hidden, which they are */
+    const strips keys = cut_strips(t, &b, !raw);
+    _Alignas(64) real top[MAX_WIDTH];
+    for (int i = 0; i < t->width; i += VL)
+        v_store(top + i, v_set1(-(real)INFINITY));
     need_keys(shape, t, x);
-    scores_product(x->k + r0 * x->k_step, x->k_step, n, t->qt, operand_steps(t->d),
-                   (real)shape->scale, t->s, t->vectors);
-    adjust_scores(tile, t, &b);
+    for (const strip *y = keys.of; y < keys.of + keys.n; y++)
+        scores_product(x->k + r0 * x->k_step, x->k_step, y, t->qt, operand_steps(t->d),
+                       t->s, top, t->width);
+    const int known = adjust_scores(tile, t, &b, top);
     if (!b.any)
         return;
-    soften(t, n);
+    soften(t, &b, known ? top : NULL);
     need_values(shape, t, x, b.hidden);
     const real *v = x->v + r0 / KEY_UNIT * x->v_stride;
     if (b.hidden && !x->finite)
         values_selected(t, &b, v, x->v_stride);
     else
-        values_product(v, x->v_stride, operand_keys(n), t->s, t->rescale, t->dv, t->ot,
-                       t->vectors);
+        values_product(v, x->v_stride, &keys, t->s, t->rescale, t->dv, t->ot, t->vectors);
 }
 
 static void attend_keys(const qkv_tile *tile, const qkv_kv *kv, int k_type, int v_type, int64_t j0,

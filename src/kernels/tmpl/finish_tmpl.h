@@ -11,9 +11,9 @@
 static void merge_vector(const tile_map *t, const tile_map *x, int at)
 {
     const vf m = v_max(v_load(t->m + at), v_load(x->m + at));
-    const vf shift = v_select(v_eq(m, v_set1(-(real)INFINITY)), v_zero(), m);
-    const vf a = v_exp(v_sub(v_load(t->m + at), shift));
-    const vf b = v_exp(v_sub(v_load(x->m + at), shift));
+    const vf near = no_infinity(m);
+    const vf a = weight_of_old(v_load(t->m + at), near);
+    const vf b = weight_of_old(v_load(x->m + at), near);
     v_store(t->m + at, m);
     v_store(t->l + at, v_fma(v_load(t->l + at), a, v_mul(v_load(x->l + at), b)));
     for (int c = 0; c < t->dv; c++) {
@@ -32,7 +32,7 @@ static void merge_states(const qkv_tile *tile, const void *other)
 
     for (int sub = 0; sub < sub_tiles_of(tile->n_lanes); sub++) {
         tile_map t = map_tile(tile, sub), x = t;
-        map_state(&x, alias.out, sub);
+        map_state(&x, tile, alias.out, sub);
         for (int z = 0; z < t.vectors; z++)
             merge_vector(&t, &x, z * VL);
     }
@@ -66,6 +66,7 @@ static row_result finish_row(const qkv_shape *shape, const qkv_lane *lane, real 
     return out;
 }
 
+__attribute__((unused)) /* where there is no decode_tmpl.h */
 static real scaled(real o, const row_result *result)
 {
     return result->empty ? 0 : (real)((double)o * result->factor);
@@ -84,38 +85,83 @@ static void write_weights(const qkv_shape *shape, const qkv_lane *lane, const ro
     }
 }
 
-/* All that is asked for of one query; o holds Dv numbers, scaled. */
-static void write_row(const qkv_shape *shape, const qkv_lane *lane, const real *o,
-                      const row_result *result)
+/* All that is asked for of one query beside o. */
+static void write_scalars(const qkv_shape *shape, const qkv_lane *lane, const row_result *result)
 {
-    narrow_row(lane->o, shape->o_type, o, shape->head_dim_v);
     if (lane->lse)
         *(real *)lane->lse = (real)result->lse;
     if (shape->stage == QKV_STAGE_WEIGHTS)
         write_weights(shape, lane, result);
 }
 
-/* Lanes i .. i+VL-1 of a sub-tile, turned back into rows. */
-static void finish_vector(const qkv_tile *tile, const tile_map *t, int i)
+/* The same with o, which holds Dv numbers, scaled. */
+__attribute__((unused)) /* where there is no decode_tmpl.h */
+static void write_row(const qkv_shape *shape, const qkv_lane *lane, const real *o,
+                      const row_result *result)
 {
-    const int stride = t->dv + VL;
+    narrow_row(lane->o, shape->o_type, o, shape->head_dim_v);
+    write_scalars(shape, lane, result);
+}
+
+/* VL channels of one output, or the n that there are. */
+INLINE void write_piece(void *o, int type, int c, vf x, int n)
+{
+    if (n == VL && type == REAL_TYPE) {
+        v_store((real *)o + c, x);
+        return;
+    }
+#ifdef QKV_WIDEN_F32
+    if (n == VL && type == QKV_BF16) {
+        v_narrow_bf16((uint16_t *)o + c, x);
+        return;
+    }
+    if (n == VL && type == QKV_F16) {
+        v_narrow_f16((uint16_t *)o + c, x);
+        return;
+    }
+#endif
+    real piece[VL];
+    v_store(piece, x);
+    narrow_row((char *)o + c * (int64_t)qkv_type_size((qkv_type)type), type, piece, n);
+}
+
+/* Outputs of n lanes from i on, each times its factor, turned into rows.  An empty lane's are 0,
+ * because no weight but 0 ever met a value, and stay so. */
+static void write_outputs(const tile_map *t, int type, int i, int n, const real factors[VL])
+{
+    const vf factor = v_load(factors);
 
     for (int c = 0; c < t->dv; c += VL) {
+        const int channels = t->dv - c < VL ? t->dv - c : VL;
         vf a[VL];
-        for (int k = 0; k < VL; k++)
-            a[k] = c + k < t->dv ? v_load(t->ot + (int64_t)(c + k) * t->width + i) : v_zero();
+        UNROLL for (int k = 0; k < VL; k++)
+        {
+            const real *o = t->ot + (int64_t)(c + k) * t->width + i;
+            a[k] = k < channels ? v_mul(v_load(o), factor) : v_zero();
+        }
         transpose(a);
-        for (int k = 0; k < VL; k++)
-            v_store(t->row + k * stride + c, a[k]);
+        UNROLL for (int k = 0; k < VL; k++)
+        {
+            if (k < n)
+                write_piece(t->lanes[i + k].o, type, c, a[k], channels);
+        }
     }
-    for (int k = 0; k < VL && i + k < t->n_lanes; k++) {
-        const qkv_lane *lane = &t->lanes[i + k];
-        const row_result result = finish_row(tile->shape, lane, t->m[i + k], t->l[i + k]);
-        real *row = t->row + k * stride;
-        for (int c = 0; c < t->dv; c++)
-            row[c] = scaled(row[c], &result);
-        write_row(tile->shape, lane, row, &result);
+}
+
+/* Lanes i .. i+VL-1 of a sub-tile. */
+static void finish_vector(const qkv_tile *tile, const tile_map *t, int i)
+{
+    const int n = t->n_lanes - i < VL ? t->n_lanes - i : VL;
+    row_result results[VL];
+    real factors[VL] = {0};
+
+    for (int k = 0; k < n; k++) {
+        results[k] = finish_row(tile->shape, &t->lanes[i + k], t->m[i + k], t->l[i + k]);
+        factors[k] = (real)results[k].factor;
     }
+    write_outputs(t, tile->shape->o_type, i, n, factors);
+    for (int k = 0; k < n; k++)
+        write_scalars(tile->shape, &t->lanes[i + k], &results[k]);
 }
 
 static void finish(const qkv_tile *tile)

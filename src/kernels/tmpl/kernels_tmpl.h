@@ -47,6 +47,8 @@
 
 #include "kernels/tmpl/mask_tmpl.h"
 
+#include "kernels/tmpl/scores_tmpl.h"
+
 #include "kernels/tmpl/attend_tmpl.h"
 
 #if defined(QKV_TILES)

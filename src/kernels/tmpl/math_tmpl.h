@@ -6,6 +6,8 @@
  *
  * Parameters: none.  Needs one simd/ header; works for its `real`.
  */
+#include <math.h>
+
 #include "kernels/simd/exp_poly.h"
 
 #define IS_F32 (sizeof(real) == 4)
@@ -41,31 +43,83 @@ static inline vf v_exp(vf x)
     return v_scale2(v_add(v_set1(1), g), n);
 }
 
-/* 2^f on [-1/2, 1/2] as 1 + f Q(f), n whole: e^x for x <= 0 in fewer steps than v_exp, because log2(e)
- * is one number and not two.  Its rounding costs |x| 2^-26, next to the rounding of x itself: the
- * budget of a weight has u (4 + |s - m|).  Exactly 1 at 0, exactly 0 at -infinity, NaN at NaN. */
-#define EXP2_WITH(POLYNOMIAL)                                                                      \
-    const vf y = v_max(v_set1(EXP_FLOOR), x), log2e = v_set1(MATH_CONSTANT(QKV_LOG2E));            \
-    const vf n = v_round(v_mul(y, log2e));                                                         \
-    const vf f = v_fms(y, log2e, n);                                                               \
-    vf p;                                                                                          \
-    POLYNOMIAL(FIRST, NEXT)                                                                        \
-    return v_scale2(v_fma(p, f, v_set1(1)), n);
+/* 2^t for t near or below 0: exactly 1 at 0, 0 at -infinity, NaN at NaN.  2^f is 1 + f Q(f) on [0,
+ * 1] where the vocabulary splits t in hardware, two instructions less, on [-1/2, 1/2] elsewhere. */
 #define NEXT(c) p = v_fma(p, f, v_set1((real)(c)));
+#if defined(QKV_SPLITS_EXPONENTS)
+#define EXP2_POLYNOMIAL(name) QKV_EXP2M1_UP_##name(FIRST, NEXT)
+#define EXP2_WITH(name, t)                                                                         \
+    const vf f = v_fraction(t);                                                                    \
+    vf p;                                                                                          \
+    EXP2_POLYNOMIAL(name)                                                                          \
+    return v_scale2_down(v_fma(p, f, v_set1(1)), t);
+#else
+#define EXP2_POLYNOMIAL(name) QKV_EXP2M1_##name(FIRST, NEXT)
+#define EXP2_WITH(name, t)                                                                         \
+    const vf y = v_max(v_set1(-150), t), n = v_round(y), f = v_sub(y, n);                          \
+    vf p;                                                                                          \
+    EXP2_POLYNOMIAL(name)                                                                          \
+    return v_scale2(v_fma(p, f, v_set1(1)), n);
+#endif
 
-/* e^x for a weight in front of f32 or f64 products. */
+static inline vf exp2_f32(vf t) { EXP2_WITH(F32, t) }
+/* Good to 2e-7, which the LSE needs and weights that are rounded to 8 bits do not. */
+static inline vf exp2_bf16(vf t) { EXP2_WITH(BF16, t) }
+#undef NEXT
+
+/* e^x for x <= 0 in fewer steps than v_exp, because log2(e) is one number and not two.  Its
+ * rounding costs |x| 2^-26, next to the rounding of x itself: the budget of a weight has u (4 + |s
+ * - m|).  Exactly 1 at 0. */
 static inline vf v_exp_weight(vf x)
 {
     if (!IS_F32)
         return v_exp(x);
-    EXP2_WITH(QKV_EXP2M1_F32)
-}
-
-/* The same in front of products of bf16: good to 2e-7, which the LSE needs and the weights, rounded
- * to 8 bits, do not. */
-static inline vf v_exp_bf16(vf x) { EXP2_WITH(QKV_EXP2M1_BF16) }
-#undef FIRST
+    const vf y = v_max(v_set1(EXP_FLOOR), x), log2e = v_set1(MATH_CONSTANT(QKV_LOG2E));
+    const vf n = v_round(v_mul(y, log2e));
+    const vf f = v_fms(y, log2e, n);
+    vf p;
+#define NEXT(c) p = v_fma(p, f, v_set1((real)(c)));
+    QKV_EXP2M1_F32(FIRST, NEXT)
 #undef NEXT
+    return v_scale2(v_fma(p, f, v_set1(1)), n);
+}
+#undef FIRST
+
+/*
+ * Weights of many scores of one row, e^(s - m) = 2^(s L - M) with L = log2(e) and M = m L, rounded
+ * once for the row: one FMA in place of a subtraction and a multiplication.  The error of M is the
+ * same in all weights and cancels, as that of m does, if it is small beside 1; rows whose m is far
+ * from 0 subtract first.  L may bring a scale that the scores still lack.  In f64, where exponents
+ * are split in units of ln 2, L is 1 and every row subtracts.
+ */
+static inline vf no_infinity(vf m) /* a row of hidden scores: they must not meet -infinity */
+{
+    return v_select(v_eq(m, v_set1(-(real)INFINITY)), v_zero(), m);
+}
+static inline real weight_unit(void) { return IS_F32 ? MATH_CONSTANT(QKV_LOG2E) : 1; }
+static inline vm is_far(vf m) { return v_le(v_set1(65536), v_abs(m)); }
+static inline int any_far(vf m) { return IS_F32 && v_any(is_far(m)); }
+static inline vf weight_shift(vf m) { return IS_F32 ? v_mul(m, v_set1(weight_unit())) : m; }
+
+/* What weights are powers of: unit is L times the scale of s. */
+static inline vf exponent(vf s, vf unit, vf shift)
+{
+    return IS_F32 ? v_fms(s, unit, shift) : v_sub(s, shift);
+}
+/* The same where some rows are far. */
+static inline vf exponent_far(vf s, vf scale, vf m, vf unit, vf shift)
+{
+    const vf near = exponent(s, unit, shift), apart = v_sub(v_mul(s, scale), m);
+    return v_select(is_far(m), v_mul(apart, v_set1(weight_unit())), near);
+}
+/* e^(old - m), exactly 1 if they are the same. */
+static inline vf weight_of_old(vf old, vf m)
+{
+    if (!IS_F32)
+        return v_exp(v_sub(old, m));
+    const vf near = v_sub(weight_shift(old), weight_shift(m));
+    return exp2_f32(v_select(is_far(m), weight_shift(v_sub(old, m)), near));
+}
 
 /* tanh(x), with a relative error of a few ulp also near 0: -E / (2 + E) with E = e^(-2|x|) - 1
  * and E formed without cancellation, as 2^n g + (2^n - 1). */

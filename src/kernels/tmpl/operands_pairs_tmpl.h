@@ -4,7 +4,7 @@
  * A row of K in bf16 is pairs of channels as it lies and is broadcast from there (copied only if D is
  * odd or the run is broken); two rows of V are paired once a block, and the weights of two keys as
  * they leave the softmax.  Sums are f32.  The scale multiplies the finished score, so q is not
- * rounded again.
+ * rounded again; where nothing else is done to scores, it does so inside the weights' exponent.
  *
  * Pairs of keys begin at even keys, counted from key 0, whoever shares the tile: the order
  * inside a pair is part of the rounding.
@@ -16,7 +16,7 @@ enum { KEY_UNIT = 2, SCALES_SCORES = 1 };
 
 static inline vf madd(vf x, vf y, vf sum) { return v_dot(x, y, sum); }
 static inline vf finish_score(vf sum, real scale) { return v_mul(sum, v_set1(scale)); }
-static inline vf exp_weight(vf x) { return v_exp_bf16(x); }
+static inline vf exp_weight(vf x) { return exp2_bf16(x); }
 
 static inline int operand_steps(int d) { return (d + 1) / 2; }
 static inline int operand_keys(int n) { return (n + 1) / 2; }
@@ -38,6 +38,21 @@ static void copy_bf16(uint16_t *dst, const void *src, int type, int n)
         dst[n] = 0;
 }
 
+/* One query as pairs, in whole vectors: where it lies, or in `row`. */
+static const real *query_row(real *row, const void *q, int type, int d)
+{
+    if (type == QKV_BF16 && d % (2 * VL) == 0 && (uintptr_t)q % sizeof(real) == 0)
+        return q;
+    copy_bf16((uint16_t *)(void *)row, q, type, d);
+    return row;
+}
+static inline vf scale_query(vf x, vf scale)
+{
+    (void)scale;
+    return x;
+}
+
+/* The same, always in row. */
 static void query_operands(real *row, const void *q, int type, int d, real scale)
 {
     (void)scale;
@@ -125,11 +140,13 @@ static inline real value_of(const real *v, int64_t stride, int r, int c)
 
 static int values_finite(const real *v, int64_t stride, int n, int dv)
 {
-    int odd = 0;
-    for (int j = 0; j < operand_keys(n); j++) {
-        const uint16_t *x = (const uint16_t *)(const void *)(v + j * stride);
+    const uint16_t *x = (const uint16_t *)(const void *)v;
+    const int64_t rows = operand_keys(n);
+    uint16_t odd = 0;
+    for (int64_t i = 0; stride == dv && i < rows * 2 * dv; i++)
+        odd |= (x[i] & 0x7f80) == 0x7f80;
+    for (int64_t j = 0; stride != dv && j < rows; j++)
         for (int c = 0; c < 2 * dv; c++)
-            odd |= (x[c] & 0x7f80) == 0x7f80;
-    }
+            odd |= (x[j * 2 * stride + c] & 0x7f80) == 0x7f80;
     return !odd;
 }

@@ -18,14 +18,25 @@ static inline vf finish_score(vf sum, real scale)
     (void)scale;
     return sum;
 }
-static inline vf exp_weight(vf x) { return v_exp_weight(x); }
+static inline vf exp_weight(vf x) { return IS_F32 ? exp2_f32(x) : v_exp(x); }
 
 static inline int operand_steps(int d) { return d; }  /* of the product with K */
 static inline int operand_keys(int n) { return n; }   /* steps of the product with V */
 /* Numbers in vw. */
 static inline size_t operand_value_reals(int dv) { return QKV_BLOCK_KEYS * (size_t)dv; }
 
-/* One query as it enters qt: steps numbers. */
+/* One query as numbers, in whole vectors: where it lies, or in `row`. */
+static const real *query_row(real *row, const void *q, int type, int d)
+{
+    if (type == REAL_TYPE && d % VL == 0)
+        return q;
+    widen_row(row, q, type, d);
+    return row;
+}
+static inline vf scale_query(vf x, vf scale) { return v_mul(x, scale); }
+
+/* The same with its scale, always in row. */
+__attribute__((unused)) /* where there is no decode_tmpl.h */
 static void query_operands(real *row, const void *q, int type, int d, real scale)
 {
     widen_row(row, q, type, d);

@@ -22,9 +22,14 @@
  * Parameters: PARTS.  Needs a simd/ header with v_pair and convert_tmpl.h; of the other operands
  * templates it defines the names that begin, masks and finish ask for.
  */
-enum { KEY_UNIT = 32, STEP = 32 /* channels or keys of one tile product */, TILE_SIDE = 16 };
+enum {
+    KEY_UNIT = 32,
+    SCALES_SCORES = 0, /* attend_tiles_tmpl.h does */
+    STEP = 32,         /* channels or keys of one tile product */
+    TILE_SIDE = 16
+};
 
-static inline vf exp_weight(vf x) { return PARTS == 1 ? v_exp_bf16(x) : v_exp_weight(x); }
+static inline vf exp_weight(vf x) { return PARTS == 1 ? exp2_bf16(x) : exp2_f32(x); }
 
 static inline int steps_of(int d) { return (d + STEP - 1) / STEP; }
 static inline int sides_of(int n) { return (n + TILE_SIDE - 1) / TILE_SIDE; }
@@ -75,10 +80,15 @@ static void pack_row(uint16_t *dst, const void *src, int type, int n)
     }
 }
 
-static void query_operands(real *row, const void *q, int type, int d, real scale)
+static const real *query_row(real *row, const void *q, int type, int d)
 {
-    (void)scale; /* of the finished score */
     pack_row((uint16_t *)(void *)row, q, type, d);
+    return row;
+}
+static inline vf scale_query(vf x, vf scale) /* the finished score has it */
+{
+    (void)scale;
+    return x;
 }
 
 /* ---- keys ---- */

@@ -10,21 +10,46 @@
  * R Z multiply-adds:
  *
  *     AVX-512  R = 8, Z = 3:  24 multiply-adds, 11 loads a step; FMA bound at two loads a cycle
- *     AVX2     R = 4, Z = 3:  12 multiply-adds,  7 loads.  R = 6, Z = 2 needs 8 and leaves a rest of
- *                             every 128 keys, which cost a tenth of the speed
+ *     AVX2     R = 4, Z = 3:  12 multiply-adds,  7 loads.  R = 6, Z = 2 needs 8 and leaves a
+ *                             rest of every 128 keys, which cost a tenth of the speed
  *
  * What a step is, the operands decide (operands_real_tmpl.h, operands_pairs_tmpl.h): one channel or
  * key by an FMA, or a pair of them in the two halves of a lane by a dot product.
  *
- * Each score is one chain of multiply-adds.  The values of a block of keys are summed from zero and then
- * added to what earlier blocks gave: that shortens the chains of a long sequence from Tk to
- * about sqrt of that, and the rescaling by a = exp(m_old - m_new) rides on the final FMA for free.
+ * Each score is one chain of multiply-adds.  The values of a block of keys are summed from zero
+ * and then added to what earlier blocks gave: that shortens the chains of a long sequence from Tk
+ * to about sqrt of that, and the rescaling by a = exp(m_old - m_new) rides on the final FMA for
+ * free.
+ *
+ * Where ranges cut a block, each vector of queries sees keys of its own: a staircase.  Products go
+ * over it in strips, runs of keys with the vectors that see one of them; the sums of the values
+ * stay in registers from strip to strip, so what a query's sum is does not depend on its
+ * neighbours.
  *
  * Tried and left: keeping O^T in the accumulators across blocks (no fresh sums) saves nothing and
  * loses accuracy.
  *
  * Parameters: none.  Needs one simd/ header and one of the operands templates.
  */
+enum {
+    /* Are a tile's TILE chains enough for one vector alone?  Then ranges cut vectors apart, at
+     * whole tiles. */
+    NARROWS = TILE >= 8 && LANES == 3,
+    CUT_KEYS = NARROWS ? TILE : KEY_UNIT,
+    STRIPS = 2 * LANES
+};
+
+/* Keys from .. end-1 of a block with vectors z0 .. z1-1 of a sub-tile. */
+typedef struct strip {
+    int from, end, z0, z1;
+} strip;
+
+/* A block's strips, in ascending order. */
+typedef struct strips {
+    int n;
+    strip of[STRIPS];
+} strips;
+
 /* A step's operand, spread over all lanes.  Pairs of 16-bit numbers need not be aligned as one. */
 static inline vf v_set1_from(const char *p)
 {
@@ -33,9 +58,10 @@ static inline vf v_set1_from(const char *p)
     return v_set1(x);
 }
 
-/* R keys from k, k_step bytes apart, against Z vectors of queries. */
-INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps, real scale,
-                        real *s, int width, const int R, const int Z)
+/* R keys from k, k_step bytes apart, against Z vectors of queries.  `top` follows the largest
+ * score of each query: a maximum costs nothing here, where only the FMA units have work. */
+INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps, real *s,
+                        real *top, int width, const int R, const int Z)
 {
     vf acc[TILE][LANES];
     UNROLL for (int r = 0; r < R; r++)
@@ -51,30 +77,56 @@ INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps
             UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, q[z], acc[r][z]);
         }
     }
-    UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int z = 0; z < Z; z++)
     {
-        UNROLL for (int z = 0; z < Z; z++)
-            v_store(s + r * width + z * VL, finish_score(acc[r][z], scale));
+        vf m = v_load(top + z * VL);
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            v_store(s + r * width + z * VL, acc[r][z]);
+            m = v_max(acc[r][z], m); /* keeps m where the score is NaN */
+        }
+        v_store(top + z * VL, m);
     }
 }
 
-/* R channels from v, of `steps` keys (or pairs) v_stride apart, weighted by p; added to a times ot. */
-INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int steps, const real *a,
-                        real *ot, int width, const int R, const int Z)
+/* acc += V P over the keys of a strip. */
+INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
+                      const real *p, int width, const int R, const int z0, const int z1)
+{
+    const int end = operand_keys(x->end);
+    for (int j = x->from / KEY_UNIT; j < end; j++) {
+        vf w[LANES];
+        UNROLL for (int z = z0; z < z1; z++) w[z] = v_load(p + j * width + z * VL);
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            const vf y = v_set1(v[j * v_stride + r]);
+            UNROLL for (int z = z0; z < z1; z++) acc[r][z] = madd(y, w[z], acc[r][z]);
+        }
+    }
+}
+
+/* R channels from v, of keys v_stride apart, weighted by p; added to a times ot. */
+INLINE void values_tile(const real *v, int64_t v_stride, const real *p, const strips *keys,
+                        const real *a, real *ot, int width, const int R, const int Z)
 {
     vf acc[TILE][LANES];
     UNROLL for (int r = 0; r < R; r++)
     {
         UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
     }
-    for (int j = 0; j < steps; j++) {
-        vf w[LANES];
-        UNROLL for (int z = 0; z < Z; z++) w[z] = v_load(p + j * width + z * VL);
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            const vf x = v_set1(v[j * v_stride + r]);
-            UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, w[z], acc[r][z]);
-        }
+    for (const strip *x = keys->of; x < keys->of + keys->n; x++) {
+        const int z0 = x->z0, z1 = x->z1;
+        if (!NARROWS || z1 - z0 == Z)
+            add_strip(acc, x, v, v_stride, p, width, R, 0, Z);
+        else if (z1 == 1)
+            add_strip(acc, x, v, v_stride, p, width, R, 0, 1);
+        else if (z0 == 0)
+            add_strip(acc, x, v, v_stride, p, width, R, 0, Z - 1);
+        else if (z1 == Z)
+            z0 == Z - 1 ? add_strip(acc, x, v, v_stride, p, width, R, Z - 1, Z)
+                        : add_strip(acc, x, v, v_stride, p, width, R, 1, Z);
+        else
+            add_strip(acc, x, v, v_stride, p, width, R, 1, Z - 1);
     }
     UNROLL for (int r = 0; r < R; r++)
     {
@@ -86,81 +138,80 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, int step
     }
 }
 
-/* All n keys: full tiles, then the rest in halves, so that no row past the last is read. */
+/* n keys: full tiles, then the rest in halves, so that no row past the last is read. */
 INLINE void scores_width(const char *k, int64_t k_step, int n, const real *qt, int steps,
-                         real scale, real *s, const int Z)
+                         real *s, real *top, int width, const int Z)
 {
-    const int width = Z * VL;
     int j = 0;
     for (; j + TILE <= n; j += TILE)
-        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, TILE, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, TILE, Z);
     for (; TILE > 4 && j + 4 <= n; j += 4)
-        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 4, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 4, Z);
     for (; j + 2 <= n; j += 2)
-        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 2, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 2, Z);
     if (j < n)
-        scores_tile(k + j * k_step, k_step, qt, steps, scale, s + j * width, width, 1, Z);
+        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 1, Z);
 }
 
-INLINE void values_width(const real *v, int64_t v_stride, int steps, const real *p, const real *a,
-                         int dv, real *ot, const int Z)
+INLINE void values_width(const real *v, int64_t v_stride, const strips *keys, const real *p,
+                         const real *a, int dv, real *ot, const int Z)
 {
     const int width = Z * VL;
     int c = 0;
     for (; c + TILE <= dv; c += TILE)
-        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, TILE, Z);
+        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, TILE, Z);
     for (; TILE > 4 && c + 4 <= dv; c += 4)
-        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 4, Z);
+        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 4, Z);
     for (; c + 2 <= dv; c += 2)
-        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 2, Z);
+        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 2, Z);
     if (c < dv)
-        values_tile(v + c, v_stride, p, steps, a, ot + c * width, width, 1, Z);
+        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 1, Z);
 }
 
-/* Short sequences fill fewer vectors; LANES of them are instantiated one by one. */
-static void scores_product(const char *k, int64_t k_step, int n, const real *qt, int steps,
-                           real scale, real *s, int vectors)
+/* Keys of one strip; k and s lie at the block's first key.  Short sequences and cut blocks have
+ * fewer vectors than LANES, which are instantiated one by one. */
+static void scores_product(const char *k, int64_t k_step, const strip *x, const real *qt, int steps,
+                           real *s, real *top, int width)
 {
-    switch (vectors) {
+    const int n = x->end - x->from;
+
+    k += x->from * k_step;
+    s += x->from * width + x->z0 * VL;
+    qt += x->z0 * VL;
+    top += x->z0 * VL;
+    switch (x->z1 - x->z0) {
     case 1:
-        scores_width(k, k_step, n, qt, steps, scale, s, 1);
+        scores_width(k, k_step, n, qt, steps, s, top, width, 1);
         break;
 #if LANES >= 2
     case 2:
-        scores_width(k, k_step, n, qt, steps, scale, s, 2);
+        scores_width(k, k_step, n, qt, steps, s, top, width, 2);
         break;
 #endif
-#if LANES == 3
-    case 3:
-        scores_width(k, k_step, n, qt, steps, scale, s, 3);
-        break;
-#elif LANES > 3
+#if LANES >= 3
     default:
-        scores_width(k, k_step, n, qt, steps, scale, s, LANES);
+        scores_width(k, k_step, n, qt, steps, s, top, width, LANES);
         break;
 #endif
     }
 }
 
-static void values_product(const real *v, int64_t v_stride, int steps, const real *p, const real *a,
-                           int dv, real *ot, int vectors)
+/* All strips of a block. */
+static void values_product(const real *v, int64_t v_stride, const strips *keys, const real *p,
+                           const real *a, int dv, real *ot, int vectors)
 {
     switch (vectors) {
     case 1:
-        values_width(v, v_stride, steps, p, a, dv, ot, 1);
+        values_width(v, v_stride, keys, p, a, dv, ot, 1);
         break;
 #if LANES >= 2
     case 2:
-        values_width(v, v_stride, steps, p, a, dv, ot, 2);
+        values_width(v, v_stride, keys, p, a, dv, ot, 2);
         break;
 #endif
-#if LANES == 3
-    case 3:
-        values_width(v, v_stride, steps, p, a, dv, ot, 3);
-        break;
-#elif LANES > 3
+#if LANES >= 3
     default:
-        values_width(v, v_stride, steps, p, a, dv, ot, LANES);
+        values_width(v, v_stride, keys, p, a, dv, ot, LANES);
         break;
 #endif
     }

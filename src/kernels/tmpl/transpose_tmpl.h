@@ -23,45 +23,38 @@ static inline void transpose(vf a[VL])
     }
 }
 
-/* VL rows of n numbers, from_stride apart, to n rows of VL, to_stride apart.  Rows are read to whole
- * vectors: past n there must be room, whatever it holds. */
-static void transpose_rows(const real *from, int64_t from_stride, int n, real *to, int to_stride)
-{
-    for (int c = 0; c < n; c += VL) {
-        vf a[VL];
-        UNROLL for (int i = 0; i < VL; i++) a[i] = v_load(from + i * from_stride + c);
-        transpose(a);
-        UNROLL for (int i = 0; i < VL; i++)
-        {
-            if (c + i < n)
-                v_store(to + (c + i) * to_stride, a[i]);
-        }
-    }
-}
-
-/* Sixteen rows of sixteen bytes.  Vectors of the compiler's own: every baseline interleaves bytes. */
+/* Sixteen rows of bytes, turned in squares of sixteen side by side, as many as the widest vectors
+ * hold: bytes are interleaved within 16 of them.  Vectors of the compiler's own: every baseline
+ * has this. */
+enum { SQUARES = VL >= 16 ? 4 : VL >= 8 ? 2 : 1, SQUARE_BYTES = 16 * SQUARES };
+typedef uint8_t byte_row __attribute__((vector_size(16 * (VL >= 16 ? 4 : VL >= 8 ? 2 : 1))));
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
 
-static inline bytes16 zip_lo_bytes(bytes16 a, bytes16 b)
-{
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-}
-static inline bytes16 zip_hi_bytes(bytes16 a, bytes16 b)
-{
-    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                   31);
-}
+#define PAIRS8(o)                                                                                  \
+    (o), (o) + SQUARE_BYTES, (o) + 1, (o) + 1 + SQUARE_BYTES, (o) + 2, (o) + 2 + SQUARE_BYTES,     \
+        (o) + 3, (o) + 3 + SQUARE_BYTES, (o) + 4, (o) + 4 + SQUARE_BYTES, (o) + 5,                 \
+        (o) + 5 + SQUARE_BYTES, (o) + 6, (o) + 6 + SQUARE_BYTES, (o) + 7, (o) + 7 + SQUARE_BYTES
+#if VL >= 16
+#define ZIP_BYTES(a, b, o)                                                                         \
+    __builtin_shufflevector(a, b, PAIRS8(o), PAIRS8(16 + o), PAIRS8(32 + o), PAIRS8(48 + o))
+#elif VL >= 8
+#define ZIP_BYTES(a, b, o) __builtin_shufflevector(a, b, PAIRS8(o), PAIRS8(16 + o))
+#else
+#define ZIP_BYTES(a, b, o) __builtin_shufflevector(a, b, PAIRS8(o))
+#endif
 
-static inline void transpose_bytes(bytes16 a[16])
+INLINE void transpose_bytes(byte_row a[16])
 {
     UNROLL for (int round = 0; round < 4; round++)
     {
-        bytes16 b[16];
+        byte_row b[16];
         UNROLL for (int i = 0; i < 8; i++)
         {
-            b[2 * i] = zip_lo_bytes(a[i], a[i + 8]);
-            b[2 * i + 1] = zip_hi_bytes(a[i], a[i + 8]);
+            b[2 * i] = ZIP_BYTES(a[i], a[i + 8], 0);
+            b[2 * i + 1] = ZIP_BYTES(a[i], a[i + 8], 8);
         }
         UNROLL for (int i = 0; i < 16; i++) a[i] = b[i];
     }
 }
+#undef ZIP_BYTES
+#undef PAIRS8
