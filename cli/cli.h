@@ -28,9 +28,15 @@ int cli_check(int argc, char **argv);
 int cli_info(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_cache(int argc, char **argv);
+int cli_layer(int argc, char **argv);
+int cli_size(int argc, char **argv);
+int cli_convert(int argc, char **argv);
 int cli_help(int argc, char **argv);
 
-/* The page of a topic ("", "attend", "check", "info", "bench", "cache", "help"), or NULL. */
+/* The page of a topic ("", "attend", "check", "info", "bench", "cache", "layer", "size", "convert",
+ * "help"), or
+ * NULL.  Those of size and convert are in files of their own. */
+extern const char cli_size_page[], cli_convert_page[];
 const char *cli_help_page(const char *topic);
 
 /* Prints and frees a JSON value.  CLI_WRONG if it is NULL (memory). */

@@ -72,6 +72,10 @@ static const char main_page[] =
     "  qkv info [--json]               version, CPU, tiers and kernels\n"
     "  qkv bench [options]             this machine's ceilings, and what qkv reaches of them\n"
     "  qkv cache inspect|stats FILE    what a saved cache holds\n"
+    "  qkv layer info MODEL_DIR        what the attention of a model is, layer by layer\n"
+    "  qkv layer run MODEL_DIR ...     hidden states from a file through one layer's attention\n"
+    "  qkv convert MODEL_DIR ...       a layer as another kind, and what that changes\n"
+    "  qkv size CONFIG_OR_DIR ...      what the attention of a model costs, and what fits\n"
     "  qkv help [COMMAND]              this page, or a command's; also qkv COMMAND --help\n"
     "  qkv --version\n"
     "\n"
@@ -190,7 +194,9 @@ static const char bench_page[] =
     "  GFLOP/s, GB/s    useful work and bytes a second\n"
     "  bound by         the ceiling that makes the roof, and its rate beside this case\n"
     "  roof, start      the roof's time over the median; with the ceilings of the start\n"
-    "  versus           the roof column over that of the case it should keep up with\n"
+    "  versus           the roof column over that of the case it should keep up with; with an x,\n"
+    "                   how many times faster than the case that took turns with it\n"
+    "  reads            bytes of K and V that are read, by count, over those there are\n"
     "  error            of sampled rows, as a share of their budget; up to 1 is right\n"
     "\n"
     "What is measured\n"
@@ -247,10 +253,62 @@ static const char cache_page[] =
     "\n"
     "Exit status: 0 done, 2 the call was wrong or the file is not a sound cache.\n";
 
+#define LAYER_RUN_OPTIONS                                                                          \
+    "run reads the layer's weights (model.safetensors, or the files of its index) and computes\n"  \
+    "its attention.  Files of numbers are .npy.\n"                                                 \
+    "\n"                                                                                           \
+    "  --in FILE, -o FILE, --output FILE\n"                                                        \
+    "        Hidden states [B,T,d_model] or [T,d_model], as they enter the projections of q, k\n"  \
+    "        and v (after the input norm), and the result, of the same type: after the output\n"   \
+    "        projection and its bias, before residual and norm.  Computed in f32.\n"               \
+    "  --part decoder|encoder|cross, --memory FILE\n"                                              \
+    "        Which attention of an encoder-decoder; cross needs the encoder's output\n"            \
+    "        [B,Tm,d_memory] and is what is meant when it is given.\n"                             \
+    "  --positions FILE\n"                                                                         \
+    "        i32 or i64 [B,T] or [T], for RoPE.  Default: 0, 1, 2 ...\n"                           \
+    "  --kv-lens N|N,N|FILE, --kv-starts N|N,N|FILE\n"                                             \
+    "        Where the tokens of each sequence end and begin (padding); with --memory those of\n"  \
+    "        the memory.  Rows that are no tokens are 0 in the result.\n"                          \
+    "  --prefill-then-decode K\n"                                                                  \
+    "        All but the last K tokens of each sequence go into a cache at once, the last K one\n" \
+    "        by one.  Equal to the plain run within rounding, and within that of the format.\n"    \
+    "  --cache FORMAT\n"                                                                           \
+    "        f32 (the default), f16, bf16, int8, int8_channel, int4, e4m3 or e5m2.  Alone:\n"      \
+    "        everything goes through the cache at once.\n"                                         \
+    "  --mla auto|expanded|absorbed\n"                                                             \
+    "        How MLA is computed.  Default auto: what needs fewer multiply-adds.\n"                \
+    "  --threads N\n"                                                                              \
+    "        1 to 1024; default: the processors there are.  Never changes the result.\n"
+
+static const char layer_page[] =
+    "qkv layer - what the attention of a model is, and to run it\n"
+    "\n"
+    "Usage\n"
+    "  qkv layer info MODEL_DIR [--layer N] [--as FAMILY] [--json]\n"
+    "  qkv layer run MODEL_DIR --layer N --in FILE -o FILE [options]\n"
+    "\n"
+    "MODEL_DIR is a folder with config.json, or that file, as Hugging Face Transformers writes it.\n"
+    "info prints the variant, heads and widths, scale, window, rotary embedding, norms and biases,\n"
+    "for layers that are alike at once, and what a cache keeps a token, in elements and in bytes\n"
+    "of 16 bits.\n"
+    "\n"
+    "A model_type that is not known is refused, and so is a field that would change the answer in\n"
+    "a way that is not known.  Fields that speak of attention and were not looked at are listed.\n"
+    "\n"
+    "  --layer N\n"
+    "        This layer only; 0 is the first.\n"
+    "  --as FAMILY\n"
+    "        Read the file as that of a family, whatever its model_type says.\n"
+    "  --json\n"
+    "        The same as JSON, with frequencies of the rotary embedding and names of tensors.\n"
+    "\n" LAYER_RUN_OPTIONS
+    "\n"
+    "Exit status: 0 done, 2 the call was wrong or the model is refused.\n";
+
 static const char help_page[] = "qkv help - show a page\n"
                                 "\n"
                                 "Usage\n"
-                                "  qkv help [attend|check|info|bench|cache|help]\n";
+                                "  qkv help [attend|check|info|bench|cache|layer|size|convert|help]\n";
 
 // clang-format on
 
@@ -264,6 +322,9 @@ const char *cli_help_page(const char *topic)
                  {"info", info_page},
                  {"bench", bench_page},
                  {"cache", cache_page},
+                 {"layer", layer_page},
+                 {"size", cli_size_page},
+                 {"convert", cli_convert_page},
                  {"help", help_page}};
     for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
         if (strcmp(topic, pages[i].topic) == 0)
@@ -279,7 +340,7 @@ int cli_help(int argc, char **argv)
     const char *page = argc <= 2 ? cli_help_page(topic) : NULL;
     if (page == NULL)
         return cli_complain(
-            "%s is not a page; accepted are attend, check, info, bench, cache and help",
+            "%s is not a page; accepted are attend, check, info, bench, cache, layer, size, convert and help",
             argv[argc > 2 ? 2 : 1]);
     fputs(page, stdout);
     return CLI_DONE;

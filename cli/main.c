@@ -79,11 +79,14 @@ static int dispatch(int argc, char **argv)
         const char *name;
         int (*run)(int argc, char **argv);
     } commands[] = {{"attend", cli_attend},     {"check", cli_check},  {"info", cli_info},
-                    {"bench", cli_bench},       {"cache", cli_cache},  {"help", cli_help},
+                    {"bench", cli_bench},       {"cache", cli_cache},  {"layer", cli_layer},
+                    {"size", cli_size},         {"convert", cli_convert},
+                    {"help", cli_help},
                     {"--help", cli_help},       {"-h", cli_help},      {"--version", cli_version},
                     {"-V", cli_version}};
     if (argc < 2) {
-        fputs("qkv: which command? One of attend, check, info, bench, cache and help; see qkv help\n", stderr);
+        fputs("qkv: which command? One of attend, check, info, bench, cache, layer, size, convert and help; see "
+              "qkv help\n", stderr);
         return CLI_WRONG;
     }
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
@@ -94,7 +97,8 @@ static int dispatch(int argc, char **argv)
         }
     }
     return cli_complain(
-        "%s is not a command; accepted are attend, check, info, bench, cache and help; see qkv help", argv[1]);
+        "%s is not a command; accepted are attend, check, info, bench, cache, layer, size, convert and help; see "
+        "qkv help", argv[1]);
 }
 
 int main(int argc, char **argv)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing for a part of the work: base (build), test, demo, bench, peers or peers-vllm.
+# Installs what is missing for a part of the work: base (build), test, demo, bench, formats,
+# web, peers or peers-vllm.
 # System packages come from Debian with apt-get (sudo if not root), Python packages from PyPI
 # into build/venv, peers into build/PART-venv.  Safe to run again: what is there is left alone.
 set -euo pipefail
@@ -14,12 +15,18 @@ have pkg-config pkg-config
 have python3 python3
 have git git
 pkg-config --exists jansson 2>/dev/null || need+=(libjansson-dev)
+pkg-config --exists openblas 2>/dev/null || need+=(libopenblas-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 python3 - <<'PY' 2>/dev/null || need+=(python3-dev)
 import os, sysconfig
 raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))
 PY
+if [ "$part" = web ] || [ "$part" = test ]; then
+    have node nodejs
+    have npm npm
+fi
 if [ "$part" = test ]; then
+    have chromium chromium
     have cmake cmake
     have valgrind valgrind
     have qemu-x86_64 qemu-user
@@ -48,9 +55,9 @@ venv=build/venv
 case $part in peers*) venv=build/$part-venv ;; esac
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 # requirements-PART-nodeps.txt names packages whose dependencies are not wanted.  The tests run the
-# demo and the plots too.
+# demo, the plots and the fast part of the formats too.
 lists=(base "$part" "$part-nodeps")
-if [ "$part" = test ]; then
+if [ "$part" = test ] || [ "$part" = formats ]; then
     lists+=(demo demo-nodeps bench)
 fi
 for list in "${lists[@]}"; do

@@ -121,6 +121,19 @@ run_amx_model() {
     build/amx_model/cli/qkv check --cases 300 --seed 3
 }
 
+# WebAssembly: the programs that compare kernels with the oracle, under Node; the npm package beside the command; the
+# page in Chromium.  A twentieth of the random cases, as on the other emulated machines.
+run_web() {
+    WASM_TARGETS='' tools/web.sh || return 1
+    QKV_TEST_SCALE=5 meson_test wasm --no-suite abi || return 1
+    local status=0 tap=build/web/tests.tap
+    QKV_COMMAND="$PWD/build/release/cli/qkv" node --test --test-reporter=tap tests/web/*.test.mjs >$tap || status=$?
+    cat $tap
+    awk '$1 == "#" && $2 == "pass" { good = $3 } $1 == "#" && $2 == "fail" { bad = $3 }
+        END { print "web: " good + 0 " passed, " bad + 0 " failed" }' $tap
+    return $status
+}
+
 # Memory errors that guard pages do not show, on a few cases (the emulated CPU has no AVX-512).
 run_valgrind() {
     valgrind -q --error-exitcode=9 --leak-check=full build/release/cli/qkv check --cases 12 --seed 2
@@ -134,10 +147,10 @@ run_mypy() { mypy --strict python/qkv; }
 run_pytest() {
     # Not from the source folder: `import qkv` must find what was installed.
     QKV_COMMAND="$PWD/build/release/cli/qkv" QKV_BUILD="$PWD/build/release" \
-        python -m pytest -q -p no:cacheprovider tests/python tests/cli tests/examples tests/bench
+        python -m pytest -q -p no:cacheprovider tests/python tests/model tests/cli tests/examples tests/bench tests/sizing
 }
 
-all="build c old_cpus aarch64 amx_model valgrind install mypy pytest asan tsan"
+all="build c old_cpus aarch64 amx_model web valgrind install mypy pytest asan tsan"
 for name in ${*:-$all}; do
     case $name in
     build) step build build_release ;;

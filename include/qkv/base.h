@@ -103,6 +103,7 @@ enum {
     QKV_CPU_AMX = 1u << 3,    /* AVX-512 and AMX TILE, BF16, INT8     (Sapphire Rapids) */
     QKV_CPU_NEON = 1u << 4,   /* Advanced SIMD of Armv8.0-A           (every AArch64 Linux) */
     QKV_CPU_NEON_BF16 = 1u << 5, /* and FEAT_BF16 of Armv8.6-A        (Neoverse V1, N2) */
+    QKV_CPU_WASM128 = 1u << 6, /* SIMD128 of WebAssembly              (browsers, Node) */
     QKV_CPU_ALL = 0x7fffffff
 };
 
@@ -122,7 +123,8 @@ QKV_API uint32_t qkv_cpu_flags(void);
 /* One tier, for people.  All strings are static.  Later versions may add fields at the end: the
  * inline form below tells the library how many this program knows. */
 typedef struct qkv_tier {
-    const char *name;   /* "scalar", "avx2", "avx512", "avx512_bf16", "amx"; "neon", "neon_bf16" */
+    const char *name;   /* "scalar", "avx2", "avx512", "avx512_bf16", "amx"; "neon", "neon_bf16";
+                         * "wasm128" */
     uint32_t flag;      /* its QKV_CPU_ bit; 0 for scalar */
     int32_t available;  /* 1 if plans may use it on this machine */
     const char *reason; /* why not, as a sentence; "" if available */

@@ -51,6 +51,7 @@
 
 #include "qkv/attention.h"
 #include "qkv/formats.h"
+#include "qkv/rope.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -63,11 +64,12 @@ extern "C" {
  * channels: 4 D, 2 D, 2 D; INT8 D + 4 a group; INT8_CHANNEL D + 4 D / page_tokens; INT4 D/2 + 4 a
  * group; E4M3 and E5M2 D + 4 a group, or D with QKV_SCALE_HEAD.
  *
- * INT8_CHANNEL is for keys: one scale a channel, head and page.  A page of keys stays in
- * float_type, *open*, until all its tokens are committed; then it *closes*, and its keys are within
- * half a scale of what the open page held.  Appending to a closed page (after a truncation) opens
- * it again from its codes; each time that adds at most the rounding of float_type and, when it
- * closes again, half a scale.
+ * INT8_CHANNEL is for keys, also those of a latent cache (and so for its values): one scale a
+ * channel, head and page.  Not with QKV_CACHE_CONTIGUOUS, where a page is a whole sequence and
+ * would hardly ever close.  A page of keys stays in float_type, *open*, until all its tokens are
+ * committed; then it *closes*, and its keys are within half a scale of what the open page held.
+ * Appending to a closed page (after a truncation) opens it again from its codes; each time that
+ * adds at most the rounding of float_type and, when it closes again, half a scale.
  */
 enum {
     QKV_FORMAT_F32 = 1,
@@ -284,6 +286,23 @@ static inline void qkv_cache_rows_init(qkv_cache_rows *rows)
  */
 QKV_API qkv_status qkv_cache_write(qkv_cache *cache, int32_t layer, const qkv_cache_rows *rows,
                                    char *text, size_t bytes);
+
+/*
+ * qkv_cache_write_rotated - qkv_cache_write with keys turned on the way.
+ *
+ *   rope  Its head_dim is that of the cache; latent: only the last r channels may turn
+ *         (rotary_offset at least head_dim_v), also if they come as k_rope.
+ *   args  Angles: positions, position_stride, seq_len, inverse, and the table; the other fields are
+ *         not looked at.  Row t of the i-th sequence has those of sequence i, token
+ *         first_rows[i] + t.  Without a table they are found for each row, or once for all heads
+ *         if a call writes one token: give a table where several heads and tokens are written.
+ *
+ * Stores the bits that qkv_rope_apply into memory of rows->type and then qkv_cache_write would.
+ * Needs less than 40 KiB of stack.
+ */
+QKV_API qkv_status qkv_cache_write_rotated(qkv_cache *cache, int32_t layer,
+                                           const qkv_cache_rows *rows, const qkv_rope *rope,
+                                           const qkv_rope_args *args, char *text, size_t bytes);
 
 /*
  * qkv_cache_read - tokens start .. start+count-1 of one sequence as numbers, decoded.

@@ -1,5 +1,6 @@
 /*
- * qkv/io.h - tensors in files (.npy and .safetensors), and saved caches.  Part of libqkv_model.
+ * qkv/io.h - tensors in files (.npy and .safetensors), checkpoints of models, and saved caches.
+ * Part of libqkv_model.
  *
  * Readers trust nothing: every size is checked before it is used, and a file that lies about
  * itself is refused with a sentence.  Writers write a temporary file beside the target and
@@ -10,6 +11,7 @@
 
 #include "qkv/base.h"
 #include "qkv/cache.h"
+#include "qkv/model.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -87,6 +89,58 @@ QKV_API qkv_status qkv_safetensors_write(const char *path, int32_t n, const char
 /* Write bytes to path the same atomic way, for other kinds of file. */
 QKV_API qkv_status qkv_file_write(const char *path, const void *data, size_t data_bytes,
                                   char *text, size_t bytes);
+
+/*
+ * qkv_config_open, qkv_config_parse - a config.json as the source that qkv_model_read asks.
+ *
+ * path is that of a file, or of a folder with a config.json; name stands in sentences instead of a
+ * path.  Strict: duplicate keys, NaN and infinity, numbers outside of int64 and double, more than
+ * 4 MiB, 4096 keys a table or 32 levels are refused.
+ *
+ * Returns QKV_OK; QKV_ERR_SYSTEM; QKV_ERR_FORMAT; QKV_ERR_MEMORY; QKV_ERR_ARGUMENT.  Answers are
+ * thread-safe, and texts live until the file is closed.
+ */
+typedef struct qkv_config_file qkv_config_file;
+
+QKV_API qkv_status qkv_config_open(const char *path, qkv_config_file **file, char *text,
+                                   size_t bytes);
+QKV_API qkv_status qkv_config_parse(const char *name, const void *data, size_t data_bytes,
+                                    qkv_config_file **file, char *text, size_t bytes);
+QKV_API void qkv_config_close(qkv_config_file *file);
+QKV_API qkv_config qkv_config_of(const qkv_config_file *file);
+QKV_API const char *qkv_config_path(const qkv_config_file *file);
+
+/*
+ * qkv_checkpoint_open - a folder with config.json and model.safetensors, or several files and
+ * model.safetensors.index.json.  All are mapped, each once; names in the index that lead out of the
+ * folder are refused.
+ *
+ * Returns QKV_OK; QKV_ERR_SYSTEM; QKV_ERR_FORMAT; QKV_ERR_UNSUPPORTED; QKV_ERR_MEMORY;
+ * QKV_ERR_ARGUMENT.  What is asked of an open checkpoint is thread-safe.
+ */
+typedef struct qkv_checkpoint qkv_checkpoint;
+
+QKV_API qkv_status qkv_checkpoint_open(const char *directory, qkv_checkpoint **checkpoint,
+                                       char *text, size_t bytes);
+QKV_API void qkv_checkpoint_close(qkv_checkpoint *checkpoint);
+QKV_API qkv_config qkv_checkpoint_config(const qkv_checkpoint *checkpoint);
+
+/* A tensor by its name, in place.  QKV_ERR_ARGUMENT if there is none of this name; QKV_ERR_FORMAT
+ * if the index names a file that does not have it. */
+QKV_API qkv_status qkv_checkpoint_tensor(const qkv_checkpoint *checkpoint, const char *name,
+                                         qkv_safetensors_entry *entry, char *text, size_t bytes);
+
+/*
+ * The tensor of a weight (qkv_model_weight) and of its bias, under the first of its names that is
+ * there; a bias that it does not have has no data.  Types are f64, f32, f16 or bf16 and shapes are
+ * those that the weight says.
+ *
+ * Returns QKV_OK; QKV_ERR_FORMAT (no such tensor, another shape); QKV_ERR_UNSUPPORTED (another
+ * type); QKV_ERR_ARGUMENT.
+ */
+QKV_API qkv_status qkv_checkpoint_weight(const qkv_checkpoint *checkpoint, const qkv_weight *weight,
+                                         qkv_safetensors_entry *entry, qkv_safetensors_entry *bias,
+                                         char *text, size_t bytes);
 
 /*
  * Saved caches as files: qkv_cache_save, qkv_cache_load and qkv_cache_inspect with a path, which is

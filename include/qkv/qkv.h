@@ -1,8 +1,9 @@
 /*
  * qkv/qkv.h - all of qkv's public headers.
  *
- * base.h, attention.h, cache.h, cache_view.h, formats.h and ref.h are libqkv (pkg-config qkv);
- * io.h is libqkv_model (pkg-config qkv_model).  Each header also stands alone.
+ * base.h, attention.h, cache.h, cache_view.h, formats.h, model.h, ref.h, rope.h and sizing.h are
+ * libqkv (pkg-config qkv); io.h and layers.h are libqkv_model (pkg-config qkv_model).  Each header
+ * also stands alone.
  */
 #ifndef QKV_QKV_H
 #define QKV_QKV_H
@@ -13,6 +14,10 @@
 #include "qkv/cache_view.h"
 #include "qkv/formats.h"
 #include "qkv/io.h"
+#include "qkv/layers.h"
+#include "qkv/model.h"
 #include "qkv/ref.h"
+#include "qkv/rope.h"
+#include "qkv/sizing.h"
 
 #endif /* QKV_QKV_H */

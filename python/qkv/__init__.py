@@ -22,6 +22,7 @@ from ._latent_cache import LatentCache
 from ._merge import merge
 from ._plan import Plan
 from ._reference import reference_attention
+from ._rope import Rope, rotary_embedding
 
 __version__: str = info()["version"]
 
@@ -30,10 +31,12 @@ __all__ = [
     "KVCache",
     "LatentCache",
     "Plan",
+    "Rope",
     "attention",
     "attention_varlen",
     "info",
     "merge",
     "reference_attention",
+    "rotary_embedding",
     "set_cpu_tier",
 ]

@@ -17,3 +17,9 @@ def inspect(path: Path) -> dict[str, Any]:
         pass
     config, *rest = _qkv.cache_inspect(os.fsencode(path))
     return {"config": name_config(config), **dict(zip(_INSPECTED, rest))}
+
+
+def open_pages_for(config: dict[str, Any]) -> int:
+    """For a cache made from a file: as many as it stores, or as many as a new one would have."""
+    usual = 2 * config["max_seqs"] + -(-2048 // config["page_tokens"])
+    return int(max(config["n_open_pages"], usual))

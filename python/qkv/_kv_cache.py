@@ -11,7 +11,7 @@ from ._arrays import Array
 from ._cache import Sequences
 from ._cache_attend import Attending
 from ._cache_config import pack_config
-from ._cache_file import inspect
+from ._cache_file import inspect, open_pages_for
 from ._options import Lengths, cu_seqlens, lengths, shape_of
 
 
@@ -147,9 +147,7 @@ class KVCache(Attending):
             raise ValueError(f"{os.fspath(path)}: it holds a LatentCache")
         config["n_pages"] = config["n_pages"] if n_pages is None else n_pages
         config["max_seqs"] = config["max_seqs"] if max_seqs is None else max_seqs
-        usual = 2 * config["max_seqs"] + -(-2048 // config["page_tokens"])
-        n_open_pages = max(config["n_open_pages"], usual)
-        cache = cls(**config | {"n_open_pages": n_open_pages, "max_tokens": None})
+        cache = cls(**config | {"n_open_pages": open_pages_for(config), "max_tokens": None})
         cache.load(path)
         return cache
 

@@ -11,7 +11,7 @@ from ._arrays import Array
 from ._cache import Sequences
 from ._cache_attend import Attending
 from ._cache_config import pack_config
-from ._cache_file import inspect
+from ._cache_file import inspect, open_pages_for
 from ._kv_cache import counts_of
 from ._options import Lengths
 
@@ -29,7 +29,7 @@ class LatentCache(Attending):
     n_layers
     latent_dim, rope_dim
         c and r.
-    format : "f32", "f16", "bf16", "int8", "int4", "e4m3", "e5m2"
+    format : "f32", "f16", "bf16", "int8", "int8_channel", "int4", "e4m3", "e5m2"
         Of the latent.  The rotary part is stored in float_type beside integer and fp8 formats.
     group : 0, 32, 64 or 128
         Channels that share a scale; 0 is all.  Default: 128 where there are codes and c is at least
@@ -63,6 +63,7 @@ class LatentCache(Attending):
         float_type: str = "bf16",
         page_tokens: int = 64,
         n_pages: Optional[int] = None,
+        n_open_pages: Optional[int] = None,
         max_seqs: int = 1,
         max_tokens: Optional[int] = None,
         window: Optional[int] = None,
@@ -72,16 +73,16 @@ class LatentCache(Attending):
         poison: bool = False,
     ) -> None:
         if group is None:
-            coded = format not in ("f32", "f16", "bf16") and scale == "token"
+            coded = format not in ("f32", "f16", "bf16", "int8_channel") and scale == "token"
             group = 128 if coded and latent_dim >= 128 else 0
         self._make(
             pack_config(
                 latent=True, n_layers=n_layers, n_kv_heads=1, head_dim=latent_dim + rope_dim,
                 head_dim_v=latent_dim, k_format=format, v_format="bf16", k_group=group, v_group=0,
                 k_scale=scale, v_scale="token", float_type=float_type, page_tokens=page_tokens,
-                n_pages=n_pages, n_open_pages=None, max_seqs=max_seqs, max_tokens=max_tokens,
-                window=window, sink_tokens=sink_tokens, contiguous=contiguous,
-                key_bounds=key_bounds, poison=poison,
+                n_pages=n_pages, n_open_pages=n_open_pages, max_seqs=max_seqs,
+                max_tokens=max_tokens, window=window, sink_tokens=sink_tokens,
+                contiguous=contiguous, key_bounds=key_bounds, poison=poison,
             )  # fmt: skip
         )
         self._latent = latent_dim
@@ -98,11 +99,12 @@ class LatentCache(Attending):
         c = inspect(path)["config"]
         if not c["latent"]:
             raise ValueError(f"{os.fspath(path)}: it holds a KVCache")
+        c["max_seqs"] = c["max_seqs"] if max_seqs is None else max_seqs
         cache = cls(
             c["n_layers"], c["head_dim_v"], c["head_dim"] - c["head_dim_v"], format=c["k_format"],
             group=c["k_group"], scale=c["k_scale"], float_type=c["float_type"],
             page_tokens=c["page_tokens"], n_pages=c["n_pages"] if n_pages is None else n_pages,
-            max_seqs=c["max_seqs"] if max_seqs is None else max_seqs, window=c["window"],
+            n_open_pages=open_pages_for(c), max_seqs=c["max_seqs"], window=c["window"],
             sink_tokens=c["sink_tokens"], contiguous=c["contiguous"], key_bounds=c["key_bounds"],
         )  # fmt: skip
         cache.load(path)

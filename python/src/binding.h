@@ -8,6 +8,7 @@
  *     plan.c      the type Plan
  *     results.c   the oracle and merge
  *     cache*.c    the type Cache, see cache_binding.h
+ *     rope*.c     the type Rope, see rope_binding.h
  *     module.c    what Python sees
  *
  * The hot path is here; what is rare (other libraries' arrays, copies, sentences about dtypes)
@@ -97,6 +98,8 @@ int qkvpy_refuse_shape(const tensor *t, const char *wanted, const int64_t *shape
 const qkv_plan *qkvpy_plan_new(const qkv_desc *desc, void **memory);
 /* Workers that a run of this plan is given; threads 0: as many as processors. */
 int32_t qkvpy_workers(const qkv_desc *desc, int threads, const qkv_plan *plan);
+/* The pool of so many workers, 1 .. 1024, made on first use; NULL with an exception. */
+qkv_pool *qkvpy_pool(int32_t n_workers);
 /* Makes the outputs, or takes out as the first: o, then lse and weights if they are wanted.  made
  * receives references. */
 int qkvpy_outputs(problem *p, PyObject *out, PyObject *like, PyObject *made[3], tensor *lse,

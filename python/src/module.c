@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "cache_binding.h"
+#include "rope_binding.h"
 
 static PyObject *attention(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -77,6 +78,7 @@ PyMODINIT_FUNC PyInit__qkv(void)
     if (qkvpy_setup() < 0 || add_type(module, "Plan", &qkvpy_plan_type) < 0 ||
         add_type(module, "Cache", &qkvpy_cache_type) < 0 ||
         add_type(module, "View", &qkvpy_view_type) < 0 ||
+        add_type(module, "Rope", &qkvpy_rope_type) < 0 ||
         PyModule_AddObject(module, "SCALE_DEFAULT", PyFloat_FromDouble(QKV_SCALE_DEFAULT)) < 0)
         Py_CLEAR(module);
     return module;

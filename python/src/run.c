@@ -53,7 +53,7 @@ int32_t qkvpy_workers(const qkv_desc *d, int threads, const qkv_plan *plan)
     return n < MAX_WORKERS ? n : MAX_WORKERS;
 }
 
-static qkv_pool *get_pool(int32_t n_workers)
+qkv_pool *qkvpy_pool(int32_t n_workers)
 {
     if (pools[n_workers] == NULL) {
         const qkv_status status = qkv_pool_create(n_workers, NULL, &pools[n_workers]);
@@ -151,7 +151,7 @@ int qkvpy_run_args(const qkv_desc *desc, int threads, const qkv_plan *plan, qkv_
 {
     char text[512];
     const int32_t n_workers = qkvpy_workers(desc, threads, plan);
-    qkv_pool *pool = n_workers > 1 ? get_pool(n_workers) : NULL;
+    qkv_pool *pool = n_workers > 1 ? qkvpy_pool(n_workers) : NULL;
     if (n_workers > 1 && pool == NULL)
         return -1;
     const size_t need = qkv_workspace_size(plan, n_workers);

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/view.h"
 
 struct qkv_cache_plan {

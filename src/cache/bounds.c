@@ -5,7 +5,7 @@
  * tight.  A channel that held a NaN has the range -infinity .. infinity.  Ranges only grow
  * while a page is in use, so after a truncation they may still include tokens that are gone.
  */
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "cache/internal.h"
 
 enum { BF16_INF = 0x7f80, BF16_MINUS_INF = 0xff80 };

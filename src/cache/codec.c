@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/internal.h"
 
 void qkv_cache_put(const qkv_cache_map *map, int side, unsigned char *page, int64_t head,

@@ -102,10 +102,10 @@ static qkv_status check_kind(const qkv_cache_config *c, qkv_say say)
     if (latent && c->head_dim_v > c->head_dim)
         REFUSE("head_dim_v is %d; with QKV_CACHE_LATENT it must be at most head_dim, which is %d",
                c->head_dim_v, c->head_dim);
-    if (channel && (latent || c->flags & QKV_CACHE_CONTIGUOUS))
+    if (channel && c->flags & QKV_CACHE_CONTIGUOUS)
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
-                          "k_format is int8_channel; that is not there for %s",
-                          latent ? "QKV_CACHE_LATENT" : "QKV_CACHE_CONTIGUOUS");
+                          "k_format is int8_channel with QKV_CACHE_CONTIGUOUS; scales are for full "
+                          "pages, and such a page is the whole sequence");
     if (c->flags & QKV_CACHE_CONTIGUOUS && c->window_left != QKV_UNBOUNDED)
         return qkv_refuse(
             say, QKV_ERR_UNSUPPORTED,

@@ -1,5 +1,5 @@
 /* cache/format_fp8.c - 8-bit floating point; rules in qkv/formats.h. */
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "qkv/formats.h"
 
 /*

@@ -7,7 +7,7 @@
  */
 #include <math.h>
 
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "core/convert.h"
 #include "qkv/formats.h"
 

@@ -1,5 +1,5 @@
 /* cache/format_int4.c - int4 codes with a step and a minimum; rules in qkv/formats.h. */
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "core/convert.h"
 #include "qkv/formats.h"
 

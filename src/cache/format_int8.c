@@ -1,5 +1,5 @@
 /* cache/format_int8.c - int8 codes, symmetric; rules in qkv/formats.h. */
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "qkv/formats.h"
 
 static int bad(const void *x, int64_t n, int32_t group, const void *codes, const void *scales)

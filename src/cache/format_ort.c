@@ -1,7 +1,7 @@
 /* cache/format_ort.c - ONNX Runtime's quantised caches; rules in qkv/formats.h. */
 #include <math.h>
 
-#include "cache/bits.h"
+#include "core/bits.h"
 #include "qkv/formats.h"
 
 static int bad(const void *x, int64_t rows, int64_t dim, const void *scales, int64_t n_scales,

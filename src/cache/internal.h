@@ -118,6 +118,21 @@ void qkv_page_drop(qkv_page_set *set, int32_t page);
 /* A new page with the first n tokens of a shared one, in all layers; drops the shared one. */
 int32_t qkv_page_copy(qkv_page_set *set, int32_t page, int64_t n);
 
+/* ---- write.c ---------------------------------------------------------------------------- */
+
+/* Changes rows of keys on their way into pages. */
+typedef struct qkv_cache_filter {
+    /* Before the rows of the i-th sequence; twice, and a refusal by the first stops everything. */
+    qkv_status (*begin)(struct qkv_cache_filter *filter, const qkv_cache_rows *rows, int32_t i,
+                        int64_t count, qkv_say say);
+    /* What is stored for x, row number `row` of k (side K) or of its rotary channels (ROPE). */
+    const void *(*row)(struct qkv_cache_filter *filter, int side, int64_t row, const void *x);
+} qkv_cache_filter;
+
+/* qkv_cache_write; filter may be NULL. */
+qkv_status qkv_cache_write_through(qkv_cache *cache, int32_t layer, const qkv_cache_rows *rows,
+                                   qkv_cache_filter *filter, qkv_say say);
+
 /* ---- the cache -------------------------------------------------------------------------- */
 
 /* Lengths are at most 2^31-1. */

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/view.h"
 
 void qkv_cache_pick_init_sized(qkv_cache_pick *pick, size_t struct_size)

@@ -1,5 +1,5 @@
 /* cache/read.c - rows out of pages, decoded. */
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/internal.h"
 
 /* Where one side of a token goes. */

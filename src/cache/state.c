@@ -1,7 +1,7 @@
 /* cache/state.c - tables of sequences: sharing, dropping, closing and opening of pages. */
 #include <string.h>
 
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/internal.h"
 
 /* ---- finding ---------------------------------------------------------------------------- */
@@ -133,13 +133,12 @@ static void close_head(qkv_cache *cache, unsigned char *from, unsigned char *to,
                             (void *)qkv_cache_row(map, to, QKV_SCALES, head, 0));
 }
 
-/* The values of n tokens from one kind of page to the other; they are stored alike in both. */
-static void copy_values(const qkv_cache_map *from_map, unsigned char *from,
+/* The values and rotary channels of n tokens from one kind of page to the other; they are stored
+ * alike in both. */
+static void copy_rest(const qkv_cache_map *from_map, unsigned char *from,
                         const qkv_cache_map *to_map, unsigned char *to, int64_t n)
 {
-    const int first = QKV_SIDE_V * QKV_PER_SIDE;
-
-    for (int i = first; i < first + QKV_PER_SIDE; i++)
+    for (int i = QKV_SIDE_V * QKV_PER_SIDE; i < QKV_BOUNDS; i++)
         for (int64_t h = 0; from_map->array[i].row > 0 && h < from_map->heads; h++)
             memcpy(qkv_cache_row(to_map, to, i, h, 0), qkv_cache_row(from_map, from, i, h, 0),
                    (size_t)(from_map->array[i].row * (from_map->array[i].per_token ? n : 1)));
@@ -154,7 +153,7 @@ static void close_page(qkv_cache *cache, int32_t open, int32_t page)
         unsigned char *to = qkv_page_at(&cache->pages, layer, page);
         for (int64_t h = 0; h < cache->config.n_kv_heads; h++)
             close_head(cache, from, to, h);
-        copy_values(&cache->open.map, from, &cache->pages.map, to, cache->config.page_tokens);
+        copy_rest(&cache->open.map, from, &cache->pages.map, to, cache->config.page_tokens);
         if (bounds)
             qkv_cache_bounds_find(&cache->pages.map, to, cache->config.page_tokens);
     }
@@ -191,7 +190,7 @@ static void open_page(qkv_cache *cache, int32_t page, int32_t open, int64_t n)
                 qkv_cache_get(&cache->pages.map, QKV_SIDE_K, from, h, t, row);
                 qkv_cache_put(map, QKV_SIDE_K, to, h, t, row, QKV_F32);
             }
-        copy_values(&cache->pages.map, from, map, to, n);
+        copy_rest(&cache->pages.map, from, map, to, n);
         if (map->array[QKV_BOUNDS].row > 0)
             qkv_cache_bounds_find(map, to, n);
     }

@@ -1,7 +1,7 @@
 /* cache/write.c - rows into pages, without a lock: only the sequence's own pages are touched. */
 #include <string.h>
 
-#include "cache/format_float.h"
+#include "core/convert_rows.h"
 #include "cache/internal.h"
 
 void qkv_cache_rows_init_sized(qkv_cache_rows *rows, size_t struct_size)
@@ -20,7 +20,9 @@ void qkv_cache_rows_init_sized(qkv_cache_rows *rows, size_t struct_size)
 typedef struct source {
     const unsigned char *base; /* of token `start` of head 0 */
     int64_t head, token;       /* bytes from one to the next */
-    int32_t type;
+    int64_t first;             /* row number of that token */
+    int32_t type, side;
+    qkv_cache_filter *filter; /* NULL: rows are as they lie */
 } source;
 
 static source source_of(const qkv_cache_rows *r, const void *base, const int64_t stride[3],
@@ -29,13 +31,15 @@ static source source_of(const qkv_cache_rows *r, const void *base, const int64_t
     const int64_t size = (int64_t)qkv_type_size((qkv_type)r->type);
     const int64_t first = r->first_rows ? r->first_rows[i] : 0;
     const source s = {(const unsigned char *)base + (i * stride[0] + first * stride[2]) * size,
-                      stride[1] * size, stride[2] * size, r->type};
+                      stride[1] * size, stride[2] * size, first, r->type, QKV_SIDE_K, NULL};
     return s;
 }
 
+/* Good until the next row that passes through the same filter. */
 static const void *source_row(const source *s, int64_t head, int64_t row)
 {
-    return s->base + head * s->head + row * s->token;
+    const void *x = s->base + head * s->head + row * s->token;
+    return s->filter ? s->filter->row(s->filter, s->side, s->first + row, x) : x;
 }
 
 /* The tokens of one sequence in one call. */
@@ -214,31 +218,54 @@ static void write_span(qkv_cache *cache, int32_t layer, const span *s,
     }
 }
 
+/* The rows of the i-th sequence.  The filter sees keys with their rotary channels, or only these. */
+static void sources_of(const qkv_cache *cache, const qkv_cache_rows *rows, int32_t i,
+                       qkv_cache_filter *filter, source from[QKV_N_SIDES])
+{
+    memset(from, 0, QKV_N_SIDES * sizeof *from);
+    from[QKV_SIDE_K] = source_of(rows, rows->k, rows->k_stride, i);
+    if (rows->v)
+        from[QKV_SIDE_V] = source_of(rows, rows->v, rows->v_stride, i);
+    from[QKV_SIDE_ROPE] = from[QKV_SIDE_K];
+    from[QKV_SIDE_ROPE].base +=
+        (int64_t)cache->config.head_dim_v * (int64_t)qkv_type_size((qkv_type)rows->type);
+    if (rows->k_rope)
+        from[QKV_SIDE_ROPE] = source_of(rows, rows->k_rope, rows->k_rope_stride, i);
+    from[QKV_SIDE_ROPE].side = QKV_SIDE_ROPE;
+    from[QKV_SIDE_ROPE].filter = filter;
+    if (!rows->k_rope && cache->pages.map.side[QKV_SIDE_ROPE].dim == 0)
+        from[QKV_SIDE_K].filter = filter;
+}
+
+qkv_status qkv_cache_write_through(qkv_cache *cache, int32_t layer, const qkv_cache_rows *rows,
+                                   qkv_cache_filter *filter, qkv_say say)
+{
+    const int is_float = qkv_cache_float_type(cache->config.k_format) != QKV_NONE;
+    qkv_status status = check_rows(cache, layer, rows, say);
+    source from[QKV_N_SIDES];
+    span s;
+
+    for (int32_t i = 0; status == QKV_OK && i < rows->n_seqs; i++) {
+        status = find_span(cache, rows, i, &s, say);
+        if (status == QKV_OK && filter)
+            status = filter->begin(filter, rows, i, s.count, say);
+    }
+    if (status != QKV_OK)
+        return status;
+    for (int32_t i = 0; i < rows->n_seqs; i++) {
+        find_span(cache, rows, i, &s, say);
+        if (filter)
+            filter->begin(filter, rows, i, s.count, say);
+        sources_of(cache, rows, i, filter, from);
+        write_span(cache, layer, &s, from, rows->k_rope && is_float);
+    }
+    return qkv_accept(say);
+}
+
 qkv_status qkv_cache_write(qkv_cache *cache, int32_t layer, const qkv_cache_rows *rows, char *text,
                            size_t bytes)
 {
     const qkv_say say = {text, bytes};
-    const int is_float = qkv_cache_float_type(cache->config.k_format) != QKV_NONE;
-    qkv_status status = check_rows(cache, layer, rows, say);
-    span s;
 
-    for (int32_t i = 0; status == QKV_OK && i < rows->n_seqs; i++)
-        status = find_span(cache, rows, i, &s, say);
-    if (status != QKV_OK)
-        return status;
-    for (int32_t i = 0; i < rows->n_seqs; i++) {
-        source from[QKV_N_SIDES];
-        memset(from, 0, sizeof from);
-        from[QKV_SIDE_K] = source_of(rows, rows->k, rows->k_stride, i);
-        if (rows->v)
-            from[QKV_SIDE_V] = source_of(rows, rows->v, rows->v_stride, i);
-        from[QKV_SIDE_ROPE] = from[QKV_SIDE_K];
-        from[QKV_SIDE_ROPE].base +=
-            (int64_t)cache->config.head_dim_v * (int64_t)qkv_type_size((qkv_type)rows->type);
-        if (rows->k_rope)
-            from[QKV_SIDE_ROPE] = source_of(rows, rows->k_rope, rows->k_rope_stride, i);
-        find_span(cache, rows, i, &s, say);
-        write_span(cache, layer, &s, from, rows->k_rope && is_float);
-    }
-    return qkv_accept(say);
+    return qkv_cache_write_through(cache, layer, rows, NULL, say);
 }

@@ -201,6 +201,24 @@ static const struct {
              {"neon", QKV_CPU_NEON},
              {"neon_bf16", QKV_CPU_NEON_BF16} MODEL_TIERS};
 
+#elif defined(__wasm__)
+
+/* A module with SIMD128 is refused as a whole where that is missing: a module that runs has it. */
+uint32_t qkv_cpu_flags(void) { return QKV_CPU_WASM128 | MODEL_FLAGS; }
+
+static const char *tier_reason(uint32_t flag)
+{
+    (void)flag;
+    return "";
+}
+
+static void brand(char out[49]) { memcpy(out, "WebAssembly", 12); }
+
+static const struct {
+    const char *name;
+    uint32_t flag;
+} tiers[] = {{"scalar", 0}, {"wasm128", QKV_CPU_WASM128} MODEL_TIERS};
+
 #else
 
 uint32_t qkv_cpu_flags(void) { return MODEL_FLAGS; }

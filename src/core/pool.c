@@ -11,7 +11,9 @@
  * never spin: a spinning pool beside another runtime's (PyTorch's OpenMP) halves both.
  */
 #include <pthread.h>
+#if !defined(__wasi__)
 #include <signal.h>
+#endif
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,11 +131,13 @@ static void pool_for(void *ctx, int64_t n, void (*fn)(void *arg, int64_t i, int3
 /* Signals belong to the program's own threads, so workers are born with all of them blocked. */
 static int start_workers(qkv_pool *pool)
 {
-    sigset_t all, before;
     int failed = 0;
 
+#if !defined(__wasi__) /* where there are no signals, and no thread starts */
+    sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
     while (!failed && pool->n_started < pool->n_workers - 1) {
         worker *w = &pool->workers[pool->n_started];
         w->pool = pool;
@@ -141,7 +145,9 @@ static int start_workers(qkv_pool *pool)
         failed = pthread_create(&w->thread, NULL, worker_main, w);
         pool->n_started += !failed;
     }
+#if !defined(__wasi__)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
     return failed;
 }
 

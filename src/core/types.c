@@ -1,5 +1,6 @@
 /* core/types.c - names and sizes of element types, and arrays converted between them. */
 #include "core/convert.h"
+#include "core/convert_rows.h"
 
 static const struct {
     const char *name;
@@ -27,6 +28,10 @@ qkv_status qkv_convert(void *dst, qkv_type dst_type, const void *src, qkv_type s
     if (dst_type == src_type) {
         if (n > 0)
             memmove(dst, src, n * qkv_type_size(src_type));
+        return QKV_OK;
+    }
+    if (dst_type != QKV_F64 && src_type != QKV_F64) {
+        qkv_row_convert(dst, dst_type, src, src_type, (int64_t)n);
         return QKV_OK;
     }
     for (size_t i = 0; i < n; i++)

@@ -19,17 +19,22 @@ SRC = {  # folder of src: what it may include besides itself and the public head
     "kernels/scalar": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
     "kernels/x86": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
     "kernels/arm": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
+    "kernels/wasm": ("kernels/simd/", "kernels/tmpl/", "kernels/kernel.h"),
     "kernels": (),
     "attention": ("kernels/kernel.h", "kernels/kernels.inc", "core/"),
     "ref": (),
-    "cache": ("core/",),
+    "rope": ("core/",),
+    "cache": ("core/", "rope/turn.h"),
+    "model": ("core/say.h",),
     "io": ("core/say.h",),
+    "sizing": ("core/say.h",),
+    "layers": ("core/",),
 }
 CLIENTS = (
-    "cli", "python", "lab", "mpi", "bench", "examples", "tests/harness", "tests/api", "tests/cache",
-    "tests/props",
+    "cli", "python", "lab", "mpi", "bench", "examples", "web", "tests/harness", "tests/api", "tests/cache",
+    "tests/props", "tests/rope",
 )  # fmt: skip
-CLIENTS_SEE = {client: ("tests/harness/",) for client in ("tests/api", "tests/cache", "tests/props")}
+CLIENTS_SEE = {client: ("tests/harness/",) for client in ("tests/api", "tests/cache", "tests/props", "tests/rope")}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
 
 tally = Tally("layering")

@@ -154,14 +154,14 @@ static void layouts(qkv_pool *pool)
         run(&c, 4, 5, 1, 0, pool);
     }
     for (int32_t k = QKV_FORMAT_BF16; k <= QKV_FORMAT_E4M3; k++)
-        if (k != QKV_FORMAT_INT8_CHANNEL && t_case("latent %s", qkv_format_name(k))) {
+        if (t_case("latent %s", qkv_format_name(k))) {
             qkv_cache_config c = base(k, QKV_FORMAT_BF16);
             c.flags |= QKV_CACHE_LATENT;
             c.n_kv_heads = 1;
             c.head_dim = 160;
             c.head_dim_v = 128;
-            c.k_group = k == QKV_FORMAT_BF16 ? 0 : 64;
-            run(&c, 12, 2, 1, 0, pool);
+            c.k_group = k == QKV_FORMAT_BF16 || k == QKV_FORMAT_INT8_CHANNEL ? 0 : 64;
+            run(&c, 12, 2, k == QKV_FORMAT_INT8_CHANNEL ? 2 : 1, 0, pool);
         }
 }
 

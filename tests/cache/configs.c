@@ -61,10 +61,8 @@ qkv_cache *make_cache(const qkv_cache_config *config)
     X("config is NULL or was not set up", c.struct_size = 4)
 
 #define UNSUPPORTED_CONFIGS(X)                                                                     \
-    X("int8_channel; that is not there for QKV_CACHE_CONTIGUOUS",                                  \
+    X("k_format is int8_channel with QKV_CACHE_CONTIGUOUS",                                        \
       (c.k_format = QKV_FORMAT_INT8_CHANNEL, c.flags = QKV_CACHE_CONTIGUOUS))                      \
-    X("int8_channel; that is not there for QKV_CACHE_LATENT",                                      \
-      (c.k_format = QKV_FORMAT_INT8_CHANNEL, c.flags = QKV_CACHE_LATENT, c.n_kv_heads = 1))        \
     X("window_left is 5 with QKV_CACHE_CONTIGUOUS",                                                \
       (c.window_left = 5, c.flags = QKV_CACHE_CONTIGUOUS))
 // clang-format on

@@ -60,6 +60,19 @@ static void round_row(float *x, int n, int32_t format, int32_t group, int32_t pe
 
 static int is_float(int32_t format) { return format <= QKV_FORMAT_BF16; }
 
+/* Channels of a key that are coded: not the rotary ones of a latent row. */
+static int coded(const model *m)
+{
+    return m->c.flags & QKV_CACHE_LATENT ? m->c.head_dim_v : m->c.head_dim;
+}
+
+/* The values of a latent row are channels of its key. */
+static void copy_latent(const model *m, float *x)
+{
+    if (m->c.flags & QKV_CACHE_LATENT)
+        memcpy(x + m->c.head_dim, x, (size_t)m->c.head_dim_v * sizeof *x);
+}
+
 /* A key of D and a value of Dv channels as the cache returns them. */
 static void round_token(const model *m, m_seq *s, int layer, int head, float *x)
 {
@@ -73,9 +86,8 @@ static void round_token(const model *m, m_seq *s, int layer, int head, float *x)
         round_row(x, codes, m->c.k_format, m->c.k_group, m->c.k_scale, s->scale[0][layer][head]);
         round_float(x + codes, m->c.head_dim - codes, narrow ? (qkv_type)m->c.float_type : QKV_F32);
     }
-    if (latent)
-        memcpy(x + m->c.head_dim, x, (size_t)m->c.head_dim_v * sizeof *x);
-    else
+    copy_latent(m, x);
+    if (!latent)
         round_row(x + m->c.head_dim, m->c.head_dim_v, m->c.v_format, m->c.v_group, m->c.v_scale,
                   s->scale[1][layer][head]);
 }
@@ -105,7 +117,7 @@ static void find_scales(const model *m, m_seq *s, int count)
 
 void m_close_values(const model *m, m_seq *s, int page)
 {
-    const int p = m->c.page_tokens, d = m->c.head_dim;
+    const int p = m->c.page_tokens, d = coded(m);
     static float x[256 * M_DIM];
     static int8_t codes[256 * M_DIM];
     float scales[M_DIM];
@@ -116,8 +128,11 @@ void m_close_values(const model *m, m_seq *s, int page)
                 memcpy(x + t * d, m_at(m, s, page * p + t, layer, head), (size_t)d * sizeof *x);
             qkv_int8_channel_encode(x, p, d, codes, scales);
             qkv_int8_channel_decode(codes, scales, p, d, x);
-            for (int t = 0; t < p; t++)
-                memcpy(m_at(m, s, page * p + t, layer, head), x + t * d, (size_t)d * sizeof *x);
+            for (int t = 0; t < p; t++) {
+                float *to = m_at(m, s, page * p + t, layer, head);
+                memcpy(to, x + t * d, (size_t)d * sizeof *x);
+                copy_latent(m, to);
+            }
         }
 }
 
@@ -125,9 +140,11 @@ void m_open_values(const model *m, m_seq *s, int page, int n)
 {
     for (int t = 0; t < n; t++)
         for (int layer = 0; layer < m->c.n_layers; layer++)
-            for (int head = 0; head < m->c.n_kv_heads; head++)
-                round_float(m_at(m, s, page * m->c.page_tokens + t, layer, head), m->c.head_dim,
-                            (qkv_type)m->c.float_type);
+            for (int head = 0; head < m->c.n_kv_heads; head++) {
+                float *x = m_at(m, s, page * m->c.page_tokens + t, layer, head);
+                round_float(x, coded(m), (qkv_type)m->c.float_type);
+                copy_latent(m, x);
+            }
 }
 
 /* ---- writing ---------------------------------------------------------------------------- */

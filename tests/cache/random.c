@@ -39,7 +39,7 @@ qkv_cache_config m_random_config(t_rng *rng)
     }
     c.float_type = any_of(rng, types, 3);
     const int latent = c.flags & QKV_CACHE_LATENT;
-    draw_format(rng, !latent, latent ? c.head_dim_v : c.head_dim, &c.k_format, &c.k_group,
+    draw_format(rng, 1, latent ? c.head_dim_v : c.head_dim, &c.k_format, &c.k_group,
                 &c.k_scale);
     if (!latent)
         draw_format(rng, 0, c.head_dim_v, &c.v_format, &c.v_group, &c.v_scale);

@@ -2,7 +2,8 @@
  * threads.c - several threads, each with its own sequences, in one cache.
  *
  * Every thread forks a common prefix, appends, reads back, truncates and releases.  What it reads
- * must be what it wrote, and the prefix must stay; the race detector watches the rest.
+ * must be what it wrote, and the prefix must stay.  One more attends the prefix all the while and
+ * must get the same bits each time.  The race detector watches the rest.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -129,11 +130,72 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* ---- the thread that attends ------------------------------------------------------------ */
+
+typedef struct watcher {
+    qkv_cache *cache;
+    int32_t prefix;
+    atomic_int *done;
+    int rounds, wrong;
+} watcher;
+
+/* One query a head that sees the prefix in layer 1; 0 if something is refused. */
+static int attend(qkv_cache *cache, int32_t prefix, float o[HEADS * D])
+{
+    static const int32_t one = 1;
+    static _Thread_local _Alignas(64) unsigned char mem[4096], plans[16384], work[1 << 20];
+    float q[HEADS * D];
+    const qkv_cache_view *view;
+    const qkv_plan *plan;
+    qkv_cache_select select;
+    qkv_desc d;
+    qkv_args a;
+
+    for (int i = 0; i < HEADS * D; i++)
+        q[i] = (float)(i % 5) / 64;
+    qkv_cache_select_init(&select);
+    select.seqs = &prefix;
+    select.q_lens = &one;
+    if (qkv_cache_view_init(mem, sizeof mem, cache, &select, &view, NULL, 0) != QKV_OK)
+        return 0;
+    qkv_desc_init(&d);
+    qkv_args_init(&a);
+    d.n_q_heads = HEADS;
+    d.q.stride[1] = d.o.stride[1] = D;
+    if (qkv_cache_view_desc(view, 0, &d) != QKV_OK ||
+        qkv_cache_view_args(view, 0, 1, &a) != QKV_OK ||
+        qkv_plan_init(plans, sizeof plans, &d, &plan) != QKV_OK)
+        return 0;
+    a.q = q;
+    a.o = o;
+    a.workspace = work;
+    a.workspace_bytes = sizeof work;
+    if (qkv_args_check(plan, &a, 1, NULL, 0) != QKV_OK)
+        return 0;
+    qkv_run(plan, &a);
+    return 1;
+}
+
+static void *watch(void *arg)
+{
+    watcher *w = arg;
+    float first[HEADS * D], again[HEADS * D];
+
+    w->wrong = !attend(w->cache, w->prefix, first) || !(first[0] == first[0]);
+    do {
+        w->wrong += !attend(w->cache, w->prefix, again) || memcmp(first, again, sizeof first) != 0;
+        w->rounds++;
+    } while (!atomic_load(w->done));
+    return NULL;
+}
+
+/* ---- all of them ------------------------------------------------------------------------ */
+
 static void together(qkv_cache *cache)
 {
-    pthread_t threads[THREADS];
+    pthread_t threads[THREADS], watching;
     job jobs[THREADS];
-    atomic_int errors = 0, full = 0;
+    atomic_int errors = 0, full = 0, done = 0;
     const int32_t count = PREFIX;
     int32_t prefix = 0;
     qkv_cache_stats s;
@@ -142,6 +204,8 @@ static void together(qkv_cache *cache)
     expect(qkv_cache_reserve(cache, 1, &prefix, &count, TEXT), QKV_OK);
     t_check(put(cache, prefix, 0, 0, PREFIX), "the prefix");
     expect(qkv_cache_commit(cache, 1, &prefix, NULL, TEXT), QKV_OK);
+    watcher w = {cache, prefix, &done, 0, 0};
+    t_check(pthread_create(&watching, NULL, watch, &w) == 0, "no thread");
     for (int i = 0; i < THREADS; i++) {
         const job j = {cache, prefix, i, t_times(800), &errors, &full};
         jobs[i] = j;
@@ -149,6 +213,10 @@ static void together(qkv_cache *cache)
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+    atomic_store(&done, 1);
+    pthread_join(watching, NULL);
+    t_check(w.wrong == 0 && w.rounds > 0, "%d of %d results of attention are wrong", w.wrong,
+            w.rounds);
     t_check(atomic_load(&errors) == 0, "%d rounds went wrong", atomic_load(&errors));
     t_check(check(cache, prefix, 0, 0, PREFIX), "the prefix changed");
     qkv_cache_stats_get(cache, &s);

@@ -16,7 +16,7 @@ OPTION = re.compile(r"--[a-z][a-z-]*")
 
 def test_pages_have_two_ways_in(qkv):
     assert qkv("help").stdout == qkv("--help").stdout == qkv("-h").stdout
-    for page in "attend", "check", "info", "bench", "cache", "help":
+    for page in "attend", "check", "info", "bench", "cache", "layer", "size", "help":
         text = qkv("help", page).stdout
         assert text == qkv(page, "--help").stdout
         assert text.startswith(f"qkv {page} - ") and "Usage" in text
@@ -40,6 +40,21 @@ def bench_options_in_source():
     return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
 
 
+def layer_options_in_source():
+    source = "".join((MAN.parent / name).read_text() for name in ("layer.c", "layer_run.c"))
+    return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
+
+
+def convert_options_in_source():
+    source = (MAN.parent / "convert.c").read_text()
+    return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
+
+
+def size_options_in_source():
+    source = (MAN.parent / "size_options.c").read_text()
+    return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
+
+
 def test_every_option_is_on_its_pages(qkv):
     man = set(OPTION.findall(MAN.read_text().replace("\\-", "-")))
     for command, who in ("attend", "ATTEND"), ("check", "CHECK"):
@@ -53,7 +68,17 @@ def test_every_option_is_on_its_pages(qkv):
     assert set(OPTION.findall(qkv("help", "bench").stdout)) - {"--help"} == bench - {"--help"}
     cache = {"--header", "--json", "--help"}
     assert set(OPTION.findall(qkv("help", "cache").stdout)) == cache - {"--help"}
-    known = options_in_source("ATTEND") | options_in_source("CHECK") | bench | cache
+    layer = layer_options_in_source()
+    assert len(layer) >= 4
+    assert set(OPTION.findall(qkv("help", "layer").stdout)) - {"--help"} == layer - {"--help"}
+    size = size_options_in_source()
+    assert len(size) == 40
+    assert set(OPTION.findall(qkv("help", "size").stdout)) - {"--help", "--calibrate"} == size - {"--help"}
+    convert = convert_options_in_source()
+    assert len(convert) >= 4
+    assert set(OPTION.findall(qkv("help", "convert").stdout)) - {"--help"} == convert - {"--help"}
+    known = options_in_source("ATTEND") | options_in_source("CHECK")
+    known |= bench | cache | layer | convert | size
     assert man - {"--version"} == known
 
 

@@ -86,6 +86,9 @@ const char *t_run(t_problem *p, uint32_t cpu_mask, int how)
     qkv_pool *pool = NULL;
     qkv_parallel parallel;
 
+#if defined(__wasi__) /* no threads: the same tasks, from the last to the first */
+    how = how >= T_THREADS ? T_TASKS_BACK : how;
+#endif
     p->desc.cpu_mask = cpu_mask;
     const qkv_plan *plan = make_plan(p);
     if (!plan)

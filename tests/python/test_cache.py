@@ -261,7 +261,7 @@ def test_what_arrays_may_be(rng):
     assert cache.attend(0, half).dtype == half.dtype
 
 
-@pytest.mark.parametrize("form, group", [("f32", 0), ("bf16", 0), ("int8", 32), ("int8", None), ("e4m3", None), ("int4", 32)])
+@pytest.mark.parametrize("form, group", [("f32", 0), ("bf16", 0), ("int8", 32), ("int8", None), ("e4m3", None), ("int4", 32), ("int8_channel", None)])
 def test_latent_cache(rng, form, group):
     c, r = 64, 16
     cache = qkv.LatentCache(2, c, r, format=form, group=group, n_pages=12, max_seqs=2, page_tokens=16)
@@ -275,7 +275,7 @@ def test_latent_cache(rng, form, group):
         q = rng.standard_normal((2, 8, 2, c + r), dtype=np.float32)
         rows = [cache.read(layer, seq) for seq in (a, b)]
         error = abs(rows[0] - x[0])
-        assert error.max() < {"f32": 1e-9, "bf16": 0.02, "int8": 0.03, "e4m3": 0.3, "int4": 0.3}[form]
+        assert error.max() < {"f32": 1e-9, "bf16": 0.02, "int8": 0.03, "e4m3": 0.3, "int4": 0.3, "int8_channel": 0.02}[form]
         assert (error[:, c:] <= abs(x[0, :, c:]) * 2**-8).all()  # the rotary part stays wide
         wide = np.zeros((2, 1, 40, c + r), np.float32)
         for n, row in enumerate(rows):
@@ -294,6 +294,37 @@ def test_latent_cache(rng, form, group):
         cache.append(1, np.zeros((2, 1, 1, c + r), np.float32))
     with pytest.raises(ValueError, match=re.escape("latent has shape (2, 1, 79); (B, T, D) is expected")):
         cache.append(1, np.zeros((2, 1, c + r - 1), np.float32))
+
+
+def test_latent_channels(rng, tmp_path):
+    """Pages of a latent cache close: scales by channel, and the rotary part stays as it was."""
+    c, r, page = 48, 16, 16
+    scale = np.ones(c + r, np.float32)
+    scale[5] = 100  # a channel that would set the step of all others
+    cache = qkv.LatentCache(1, c, r, format="int8_channel", n_pages=8, page_tokens=page)
+    seq = cache.add()
+    x = rng.standard_normal((1, 40, c + r), dtype=np.float32) * scale
+    cache.append(0, x)
+    before = cache.read(0, seq)
+    cache.commit()
+    assert cache.stats()["closed"] == 2
+    rows = cache.read(0, seq)
+    np.testing.assert_array_equal(rows[:, c:], before[:, c:])
+    np.testing.assert_array_equal(rows[2 * page :], before[2 * page :])
+    for at in (0, page):
+        codes = slice(at, at + page), slice(0, c)
+        step = abs(before[codes]).max(axis=0) / 127
+        error = abs(rows[codes] - before[codes])
+        assert (error <= 0.501 * step).all() and error.any()
+    q = rng.standard_normal((1, 4, 1, c + r), dtype=np.float32)
+    o, lse = cache.attend(0, q, scale=0.02, return_lse=True)
+    wide = rows[None, None]
+    want = formula(q, wide, wide[..., :c], causal=True, scale=0.02)
+    np.testing.assert_allclose(o, want["o"], atol=2e-4)
+    close(lse, want["lse"])
+    cache.save(tmp_path / "latent.qkv")
+    again = qkv.LatentCache.from_file(tmp_path / "latent.qkv")
+    np.testing.assert_array_equal(again.attend(0, q, scale=0.02), o[:1])
 
 
 # ---- sequences -------------------------------------------------------------------------------

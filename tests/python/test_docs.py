@@ -14,7 +14,7 @@ import pytest
 import qkv
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ["qkv"] + [f"qkv.{m.name}" for m in pkgutil.iter_modules(qkv.__path__) if m.name != "_qkv"]
+MODULES = ["qkv"] + [f"qkv.{m.name}" for m in pkgutil.iter_modules(qkv.__path__) if m.name not in ("_qkv", "_layers")]
 DOCUMENTS = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.exists()]
 PUBLIC = [getattr(qkv, name) for name in qkv.__all__]
 

@@ -1,7 +1,7 @@
-/* cache/format_float.c - see format_float.h. */
-#include "cache/format_float.h"
+/* core/convert_rows.c - see format_float.h. */
+#include "core/convert_rows.h"
 
-#include "cache/bits.h"
+#include "core/bits.h"
 
 enum {
     F16_OVERFLOW = 0x47800000, /* 65536, where the exponent of f16 ends */

@@ -1,11 +1,11 @@
 /*
- * cache/bits.h - f32 as bits, and what the codecs do with them lane by lane.
+ * core/bits.h - f32 as bits, and what the codecs do with them lane by lane.
  *
  * Written without branches and without calls, so that the compiler makes vectors of the loops
  * around them on every instruction set; comparisons are of signed integers for the same reason.
  */
-#ifndef QKV_CACHE_BITS_H
-#define QKV_CACHE_BITS_H
+#ifndef QKV_CORE_BITS_H
+#define QKV_CORE_BITS_H
 
 #include <stdint.h>
 #include <string.h>
