@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 MESON := $(VENV)/bin/meson
 NINJA := $(VENV)/bin/ninja
 
-.PHONY: all demo test bench bench-peers bench-guard build setup setup-test setup-demo setup-bench install clean
+.PHONY: all demo page test bench bench-peers bench-guard formats build setup setup-test setup-demo setup-bench setup-web setup-formats install clean
 
 all: build
 
@@ -18,6 +18,10 @@ setup-demo:
 	@tools/setup.sh demo
 setup-bench:
 	@tools/setup.sh bench
+setup-web:
+	@tools/setup.sh web
+setup-formats:
+	@tools/setup.sh formats
 
 build: setup
 	@tools/build.sh release -Dwerror=true
@@ -30,6 +34,10 @@ demo: setup-demo build
 test: setup-test
 	@tools/test.sh
 
+# The interactive page (sizes and a playground) in build/web, served on this machine's own address.
+page: setup-web
+	@tools/web.sh serve
+
 # This machine's ceilings, and what qkv reaches of them; keeps tables and plots in bench/results.
 bench: setup-bench
 	@tools/bench.sh
@@ -41,6 +49,11 @@ bench-peers: setup
 # This tree against the last tag (or BASE=revision), in turns within one process.
 bench-guard: setup
 	@tools/bench_guard.sh $(BASE)
+
+# What each format of a cache does to attention over real keys and values; rewrites docs/cache-formats.
+formats: setup-formats build
+	@tools/install_python.sh
+	@$(PY) bench/formats
 
 install: build
 	@DESTDIR=$(DESTDIR) $(MESON) install -C build/release --no-rebuild

@@ -38,6 +38,8 @@ def load(path):
         raise Refused(f"{path} has schema_version {found}; accepted is {version}")
     if not report.get(measurements):
         raise Refused(f"{path} holds no measurements")
+    if schema == "qkv-bench" and not any(row.get("operations") for row in report["rows"]):
+        raise Refused(f"{path} holds no case that computes anything, so there is no roof to draw")
     return report
 
 

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart.
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999",
+           "#B8A000"]
 MARKERS = {"f32": "o", "bf16": "s", "f16": "^", "f64": "D"}
 EDGE = 0.6
 
@@ -80,8 +81,7 @@ def legend(axes, rows, colours):
     axes.legend(handles=handles, fontsize=7, ncols=2, loc="lower right")
 
 
-def draw_roof(axes, report, colours):
-    rows = report["rows"]
+def draw_roof(axes, report, rows, colours):
     low, high = limits([row["operations_per_byte"] for row in rows], 3)
     draw_ceilings(axes, report, low, high)
     draw_points(axes, rows, colours)
@@ -108,11 +108,11 @@ def draw_fractions(axes, rows, colours):
 
 
 def draw(report):
-    rows = report["rows"]
+    rows = [row for row in report["rows"] if row["operations"] > 0]  # appending computes nothing
     colours = {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(families(rows))}
     figure = Figure(figsize=(13, max(5, 1.2 + 0.155 * len(rows))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    draw_roof(left, report, colours)
+    draw_roof(left, report, rows, colours)
     draw_fractions(right, rows, colours)
     figure.suptitle(title_of(report), fontsize=9)
     return figure

@@ -107,6 +107,10 @@ static int list_shapes(void)
         for (int k = 0; k < BENCH_N_EXTRAS; k++)
             if (s.extras & 1u << k)
                 printf(", %s", bench_extra_name(k));
+        if (s.format != 0)
+            printf(", cache %s, page %d, %s", qkv_format_name(s.format), (int)s.page_tokens,
+                   bench_use_name(s.use));
+
         puts(s.cold ? ", cold" : "");
     }
     return CLI_DONE;

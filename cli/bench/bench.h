@@ -29,6 +29,8 @@ typedef struct bench_result {
     double of_roof;          /* the roof's time over the median */
     double of_roof_at_start; /* the same with the ceilings measured at the start */
     double versus;           /* of_roof over that of shape.versus; 0: not measured */
+    double against;          /* median of shape.against, in turns with this; 0: there is none */
+    double reads;            /* bytes of K and V that are read, by count, over those there are */
     bench_error error;
     size_t plan_bytes, workspace_bytes;
 } bench_result;

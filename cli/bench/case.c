@@ -7,7 +7,7 @@
 
 #include "memory.h"
 
-static void *get(bench_case *c, size_t bytes)
+void *bench_case_get(bench_case *c, size_t bytes)
 {
     void *p = bench_alloc(bytes);
     if (p != NULL)
@@ -17,6 +17,7 @@ static void *get(bench_case *c, size_t bytes)
 
 void bench_case_free(bench_case *c)
 {
+    bench_cached_free(c);
     for (int i = 0; i < c->n_memory; i++)
         free(c->memory[i]);
     c->n_memory = 0;
@@ -56,7 +57,7 @@ static int add_matrix(bench_case *c, qkv_type type, qkv_layout *layout, const vo
 {
     const int64_t n = c->shape.Tq * c->shape.Tk;
     uint64_t seed = 4;
-    uint8_t *p = get(c, (size_t)n * qkv_type_size(type));
+    uint8_t *p = bench_case_get(c, (size_t)n * qkv_type_size(type));
 
     if (p == NULL)
         return 0;
@@ -73,7 +74,7 @@ static int add_matrix(bench_case *c, qkv_type type, qkv_layout *layout, const vo
 /* One number a head. */
 static int add_per_head(bench_case *c, int slopes, qkv_layout *layout, const void **base)
 {
-    float *p = get(c, (size_t)c->shape.Hq * sizeof *p);
+    float *p = bench_case_get(c, (size_t)c->shape.Hq * sizeof *p);
 
     if (p == NULL)
         return 0;
@@ -92,7 +93,7 @@ static int add_blocks(bench_case *c)
     const int64_t blocks = (d->kv_len + d->block_k - 1) / d->block_k, stride = (blocks + 7) / 8 * 8;
     const size_t bytes = (size_t)(rows * stride / 8);
     uint64_t seed = 5;
-    uint8_t *bits = get(c, bytes);
+    uint8_t *bits = bench_case_get(c, bytes);
 
     if (bits == NULL)
         return 0;
@@ -125,23 +126,34 @@ static int add_extras(bench_case *c)
 
 static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static int add_tensors(bench_case *c, const bench_setting *setting)
+static int add_queries(bench_case *c)
 {
     const bench_shape *s = &c->shape;
     const size_t size = qkv_type_size(s->type);
-    void *q = get(c, (size_t)elements_q(s) * size);
+    void *q = bench_case_get(c, (size_t)elements_q(s) * size);
+
+    c->args.o = bench_case_get(c, (size_t)elements_o(s) * size);
+    if (q == NULL || c->args.o == NULL)
+        return 0;
+    bench_fill(q, s->type, elements_q(s), 1);
+    c->args.q = q;
+    return 1;
+}
+
+static int add_keys(bench_case *c, const bench_setting *setting)
+{
+    const bench_shape *s = &c->shape;
+    const size_t size = qkv_type_size(s->type);
 
     c->v_at = s->latent ? 0 : whole_lines((size_t)elements_k(s) * size);
     c->set_bytes =
         c->v_at + whole_lines((size_t)(s->latent ? elements_k(s) : elements_v(s)) * size);
     c->n_sets = s->cold ? (int64_t)((setting->cold_bytes - 1) / c->set_bytes) + 1 : 1;
-    c->kv = get(c, (size_t)c->n_sets * c->set_bytes);
-    c->args.o = get(c, (size_t)elements_o(s) * size);
-    if (q == NULL || c->kv == NULL || c->args.o == NULL)
+    c->kv_bytes = (size_t)c->n_sets * c->set_bytes;
+    c->kv = bench_case_get(c, c->kv_bytes);
+    if (c->kv == NULL)
         return 0;
-    bench_fill(q, s->type, elements_q(s), 1);
     bench_fill(c->kv, s->type, c->n_sets * (int64_t)(c->set_bytes / size), 2);
-    c->args.q = q;
     c->turn = 2 * c->n_sets - 2; /* two calls to warm up end at the last set */
     return 1;
 }
@@ -153,13 +165,13 @@ static int add_plan(bench_case *c, int32_t threads)
     if (qkv_explain(&c->desc, text, sizeof text) != QKV_OK)
         return cli_complain("%s: %s", c->shape.name, text);
     c->plan_bytes = qkv_plan_size(&c->desc);
-    void *memory = get(c, c->plan_bytes);
+    void *memory = bench_case_get(c, c->plan_bytes);
     if (memory == NULL)
         return cli_complain_memory("the plan", c->plan_bytes);
     if (qkv_plan_init(memory, c->plan_bytes, &c->desc, &c->plan) != QKV_OK)
         return cli_complain("%s: no plan could be made", c->shape.name);
     c->args.workspace_bytes = qkv_workspace_size(c->plan, threads);
-    c->args.workspace = get(c, c->args.workspace_bytes);
+    c->args.workspace = bench_case_get(c, c->args.workspace_bytes);
     if (c->args.workspace == NULL)
         return cli_complain_memory("the workspace", c->args.workspace_bytes);
     c->args.k = c->kv;
@@ -175,14 +187,18 @@ int bench_case_make(bench_case *c, const bench_shape *shape, const bench_setting
     c->shape = *shape;
     qkv_args_init(&c->args);
     describe(c, setting);
-    if (!add_tensors(c, setting) || !add_extras(c))
+    if (!add_queries(c))
+        return cli_complain_memory(c->shape.name, bench_case_tensor_bytes(c));
+    if (shape->format != 0)
+        return bench_cached_make(c, setting);
+    if (!add_keys(c, setting) || !add_extras(c))
         return cli_complain_memory(c->shape.name, bench_case_tensor_bytes(c));
     return add_plan(c, setting->threads);
 }
 
 /* ---- using -------------------------------------------------------------------------------- */
 
-void bench_case_run(bench_case *c, const qkv_parallel *workers)
+static void run_plain(bench_case *c, const qkv_parallel *workers)
 {
     char *set = c->kv + (size_t)(c->turn++ % c->n_sets) * c->set_bytes;
 
@@ -194,8 +210,27 @@ void bench_case_run(bench_case *c, const qkv_parallel *workers)
         qkv_run(c->plan, &c->args);
 }
 
+void bench_case_run(bench_case *c, const qkv_parallel *workers)
+{
+    if (c->store == NULL)
+        run_plain(c, workers);
+    else if (c->shape.use == BENCH_APPEND)
+        bench_append_run(c);
+    else
+        bench_cached_run(c, workers);
+}
+
+const char *bench_case_kernel(const bench_case *c)
+{
+    if (c->shape.use == BENCH_APPEND)
+        return "append";
+    return qkv_plan_kernel(c->store != NULL ? bench_cached_main_plan(c) : c->plan);
+}
+
 double bench_case_operations(const bench_case *c)
 {
+    if (c->shape.use == BENCH_APPEND)
+        return 0;
     return 2.0 * (double)qkv_plan_visible_pairs(c->plan) * (c->shape.D + c->shape.Dv);
 }
 
@@ -203,7 +238,22 @@ double bench_case_bytes(const bench_case *c)
 {
     const bench_shape *s = &c->shape;
     const int64_t elements = elements_k(s) + (s->latent ? 0 : elements_v(s));
+    const double given = (double)s->Hkv * (s->D + s->Dv) * (double)qkv_type_size(s->type);
+
+    if (s->use == BENCH_APPEND)
+        return given + c->store->token_bytes;
+    if (c->store != NULL)
+        return c->store->layer_bytes;
     return (double)elements * (double)qkv_type_size(s->type);
+}
+
+double bench_case_reads(const bench_case *c)
+{
+    const bench_shape *s = &c->shape;
+
+    if (c->store != NULL)
+        return bench_cached_reads(c);
+    return (double)qkv_plan_key_reads(c->plan) / ((double)s->B * s->Hkv * (double)s->Tk);
 }
 
 size_t bench_case_tensor_bytes(const bench_case *c)
@@ -211,6 +261,6 @@ size_t bench_case_tensor_bytes(const bench_case *c)
     const bench_shape *s = &c->shape;
     const int64_t pairs = s->Tq * s->Tk;
     return (size_t)(elements_q(s) + elements_o(s)) * qkv_type_size(s->type) +
-           (size_t)c->n_sets * c->set_bytes + (s->extras & BENCH_MASK ? (size_t)pairs : 0) +
+           c->kv_bytes + (s->extras & BENCH_MASK ? (size_t)pairs : 0) +
            (s->extras & BENCH_BIAS ? (size_t)pairs * sizeof(float) : 0);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HUGE_PAGE = 2 << 20, LINE = 64, PERIOD = 1000003 };
+enum { HUGE_PAGE = 2 << 20, LINE = 64 };
 
 static void *aligned(size_t bytes, size_t to) { return aligned_alloc(to, (bytes / to + 1) * to); }
 
@@ -51,7 +51,7 @@ static double normal(uint64_t *state)
 void bench_fill(void *memory, qkv_type type, int64_t n, uint64_t seed)
 {
     const size_t size = qkv_type_size(type);
-    const int64_t first = n < PERIOD ? n : PERIOD;
+    const int64_t first = n < BENCH_PERIOD ? n : BENCH_PERIOD;
     char *p = memory;
     double some[256];
 

@@ -14,8 +14,9 @@ void *bench_alloc(size_t bytes);
 /* The same with the advice not to use huge pages: what malloc gives by default on most systems. */
 void *bench_alloc_plain(size_t bytes);
 
-/* n normal numbers of variance 1; the same for the same seed.  They repeat after a prime number of
- * elements, so that a gibibyte takes no longer than copying it. */
+/* n normal numbers of variance 1; the same for the same seed.  They repeat after BENCH_PERIOD,
+ * a prime number of elements, so that a gibibyte takes no longer than copying it. */
+enum { BENCH_PERIOD = 1000003 };
 void bench_fill(void *memory, qkv_type type, int64_t n, uint64_t seed);
 
 /* SplitMix64 (Steele, Lea, Flood 2014). */

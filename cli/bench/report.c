@@ -24,8 +24,9 @@ static int bound_by_reads(const bench_shape *s, const bench_result *r)
 
 void bench_print_head(void)
 {
-    printf("\n%-25s %-5s %11s %6s %8s %7s  %-13s %7s %5s %6s %7s %8s\n", "case", "type", "median",
-           "spread", "GFLOP/s", "GB/s", "bound by", "ceiling", "roof", "start", "versus", "error");
+    printf("\n%-25s %-5s %11s %6s %8s %7s  %-13s %7s %5s %6s %7s %6s %8s\n", "case", "type",
+           "median", "spread", "GFLOP/s", "GB/s", "bound by", "ceiling", "roof", "start", "versus",
+           "reads", "error");
 }
 
 void bench_print_row(const bench_shape *s, const bench_result *r)
@@ -33,13 +34,16 @@ void bench_print_row(const bench_shape *s, const bench_result *r)
     char time[32], versus[16] = "";
     const int reads = bound_by_reads(s, r);
 
-    if (r->versus > 0)
+    if (r->against > 0)
+        snprintf(versus, sizeof versus, "%.2fx", r->against / r->median);
+    else if (r->versus > 0)
         snprintf(versus, sizeof versus, "%.2f", r->versus);
-    printf("%-25s %-5s %11s %5.0f%% %8.1f %7.2f  %-13s %7.1f %4.0f%% %5.0f%% %7s %8.3f\n", s->name,
+    printf("%-25s %-5s %11s %5.0f%% %8.1f %7.2f  %-13s %7.1f %4.0f%% %5.0f%% %7s %6.2f %8.3f\n",
+           s->name,
            qkv_type_name(s->type), time_text(r->median, time), r->spread * 100,
            r->operations / r->median / 1e9, r->bytes / r->median / 1e9,
            reads ? "read" : bench_ceiling_name(r->ceiling), reads ? r->read : r->compute,
-           r->of_roof * 100, r->of_roof_at_start * 100, versus, r->error.over_budget);
+           r->of_roof * 100, r->of_roof_at_start * 100, versus, r->reads, r->error.over_budget);
     fflush(stdout);
 }
 
@@ -70,7 +74,7 @@ json_t *bench_row_json(const bench_shape *s, const bench_result *r)
         (json_int_t)r->calls, "median_seconds", r->median, "best_seconds", r->best, "spread",
         r->spread, "operations", (json_int_t)r->operations, "bytes", (json_int_t)r->bytes, "gflops",
         r->operations / r->median / 1e9, "gbytes_per_second", r->bytes / r->median / 1e9,
-        "operations_per_byte", r->operations / r->bytes);
+        "operations_per_byte", r->bytes > 0 ? r->operations / r->bytes : 0);
     json_t *judged =
         json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:o, s:o, s:I, s:I}", "ceiling",
                   bench_ceiling_name(r->ceiling), "bound_by",
@@ -89,6 +93,17 @@ json_t *bench_row_json(const bench_shape *s, const bench_result *r)
         json_object_set_new(row, "versus", json_string(s->versus));
     if (r->versus > 0)
         json_object_set_new(row, "fraction_over_versus", json_real(r->versus));
+    json_object_set_new(row, "reads", json_real(r->reads));
+    if (s->format != 0)
+        json_object_set_new(row, "cache",
+                            json_pack("{s:s, s:i, s:s}", "format", qkv_format_name(s->format),
+                                      "page_tokens", (int)s->page_tokens, "use",
+                                      bench_use_name(s->use)));
+    if (s->against != NULL) {
+        json_object_set_new(row, "against", json_string(s->against));
+        json_object_set_new(row, "against_median_seconds", json_real(r->against));
+        json_object_set_new(row, "times_faster", json_real(r->against / r->median));
+    }
     return row;
 }
 

@@ -3,6 +3,7 @@
 #define QKV_CLI_BENCH_SHAPES_H
 
 #include "qkv/attention.h"
+#include "qkv/cache.h"
 
 /* What a case has beside q, k and v. */
 enum {
@@ -14,6 +15,20 @@ enum {
     BENCH_BLOCKS = 1 << 5, /* blocks of 64 x 64, one in ten visible, and always the diagonal */
     BENCH_N_EXTRAS = 6
 };
+
+/* What is done with a cache. */
+enum {
+    BENCH_ATTEND = 0, /* one query each of B sequences, whose keys are their own */
+    BENCH_RAGGED,     /* the same with B lengths from 100 to Tk, in steps of one factor */
+    BENCH_SHARED,     /* the same, but all tokens except the last BENCH_OWN are the same pages */
+    BENCH_CASCADE,    /* that, with the shared pages read once for all sequences */
+    BENCH_APPEND,     /* one token of one layer is appended: reserve, write, commit */
+    BENCH_N_USES
+};
+enum { BENCH_OWN = 256, BENCH_SHORTEST = 100 };
+
+/* "attend", "ragged" ... */
+const char *bench_use_name(int use);
 
 /* "mask", "bias" ... of bit i. */
 const char *bench_extra_name(int i);
@@ -30,8 +45,16 @@ typedef struct bench_shape {
     unsigned extras;    /* BENCH_ bits */
     int latent;         /* V lies in K */
     int cold; /* every call takes other keys and values, from more memory than caches hold */
+    int32_t format;      /* QKV_FORMAT_ of a cache that has the keys and values; 0: no cache */
+    int32_t page_tokens; /* of the cache; 0: a page holds a sequence */
+    int32_t use;         /* BENCH_ATTEND ...; without a cache ATTEND */
+    const char *against; /* the case that is measured in turns with this one, for the ratio of their
+                          * times; or NULL */
     const char *versus; /* the case whose fraction of the roof this one should keep, or NULL */
 } bench_shape;
+
+/* The length of sequence b. */
+int64_t bench_shape_length(const bench_shape *shape, int32_t b);
 
 /* Case i with its defaults filled in; 0 past the last. */
 int bench_shape_at(int i, bench_shape *shape);

@@ -39,7 +39,10 @@ def check_row(row):
     assert row["fraction_of_roof"] == pytest.approx(max(computing, reading) / seconds, rel=1e-4)
     assert row["bound_by"] == (row["ceiling"] if computing >= reading else "read")
     assert 0 <= row["error_over_budget"] <= 1
-    assert row["largest_error"] > 0
+    if row["family"] == "append":
+        assert row["operations"] == row["reads"] == 0
+    else:
+        assert row["largest_error"] > 0 and row["reads"] > 0
 
 
 @pytest.fixture
@@ -117,6 +120,54 @@ def test_cold_and_latent(bench):
     assert row["latent"] and row["bytes"] == 4096 * 576 * 2
 
 
+def test_caches(bench):
+    """Bytes are those of the format; ratios of times are of calls that took turns."""
+    _, rows = bench("--shape", "cache-pages-64")
+    (row,) = rows.values()
+    assert row["bytes"] == 16384 * 8 * 2 * 256 and row["reads"] == 1
+    assert row["cache"] == {"format": "bf16", "page_tokens": 64, "use": "attend"}
+    assert row["against"] == "cache-contiguous-bf16"
+    ratio = row["against_median_seconds"] / row["median_seconds"]
+    assert row["times_faster"] == pytest.approx(ratio, rel=1e-4)
+    _, rows = bench("--shape", "cache-int", "--threads", "2")
+    assert rows["cache-int8"]["bytes"] == 16384 * 8 * 2 * (128 + 4)
+    assert rows["cache-int4"]["bytes"] == 16384 * 8 * 2 * (64 + 4)
+
+
+def test_prefixes_are_read_once(bench):
+    _, rows = bench("--shape", "cache-shared")
+    shared = rows["cache-shared-bf16"]
+    stored = 8192 + 32 * 256
+    assert shared["bytes"] == stored * 8 * 2 * 256
+    assert shared["reads"] == pytest.approx(32 * 8448 / stored)
+    _, rows = bench("--shape", "cache-cascade")
+    cascade = rows["cache-cascade-bf16"]
+    assert cascade["bytes"] == shared["bytes"] and cascade["operations"] == shared["operations"]
+    # 128 rows of queries are one tile of the bf16 tier, and at most four of vectors of one.
+    assert 1 <= cascade["reads"] <= (1.1 if "avx512_bf16" in cascade["kernel"] else 4)
+
+
+def test_ragged_and_latent_caches(bench):
+    _, rows = bench("--shape", "ragged")
+    (row,) = rows.values()
+    lengths = [round(100 * (16384 / 100) ** (i / 15)) for i in range(16)]
+    assert row["bytes"] == sum(lengths) * 8 * 2 * 256 and row["reads"] == 1
+    assert row["operations"] == 2 * 32 * 256 * sum(lengths)
+    _, rows = bench("--shape", "cache-latent")
+    assert rows["cache-latent-bf16"]["bytes"] == 4096 * 576 * 2
+    assert rows["cache-latent-int8"]["bytes"] == 4096 * (512 + 4 * 4 + 64 * 2)
+
+
+def test_appending(bench):
+    _, rows = bench("--shape", "append-")
+    stored = {"bf16": 256, "bf16-from-f32": 256, "int8": 132, "int4": 68, "e4m3": 132}
+    assert {f"append-{name}" for name in stored} == set(rows)
+    for name, bytes_ in stored.items():
+        row = rows[f"append-{name}"]
+        assert row["kernel"] == "append" and row["calls"] > 10
+        assert row["bytes"] == 16 * (bytes_ + 128 * (4 if row["type"] == "f32" else 2))
+
+
 def test_list(qkv):
     names = [name for name, _ in listed(qkv)]
     assert len(names) > 40 and len(set(names)) == len(names)
@@ -126,8 +177,8 @@ def test_names_of_other_cases(qkv):
     """A case is compared with one that is measured before it."""
     source = (pathlib.Path(__file__).parents[2] / "cli/bench/shapes.inc").read_text()
     names = [name for name, _ in listed(qkv)]
-    pairs = re.findall(r'\.name = "([^"]+)"[^}]*?\.versus = "([^"]+)"', source)
-    assert len(pairs) > 20
+    pairs = re.findall(r'\.name = "([^"]+)"[^}]*?\.(?:versus|against) = "([^"]+)"', source)
+    assert len(pairs) > 30
     for name, versus in pairs:
         assert names.index(versus) < names.index(name)
 

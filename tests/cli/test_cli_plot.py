@@ -87,6 +87,7 @@ def test_scaling_with_a_failed_point(qkv, plot, tmp_path):
     ({"schema": "qkv-machine"}, "accepted are qkv-bench and qkv-bench-scaling"),
     ({"schema_version": 99}, "schema_version 99; accepted is 1"),
     ({"rows": []}, "holds no measurements"),
+    ({"rows": [{"name": "append-bf16", "operations": 0}]}, "no case that computes anything"),
 ])
 def test_other_files(plot, tmp_path, change, words):
     report = {"schema": "qkv-bench", "schema_version": 1, "rows": [{}], **change}
