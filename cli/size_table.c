@@ -1,6 +1,7 @@
 /* size_table.c - qkv size: models beside each other, and answers to --solve; as text and as CSV. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "size.h"
 
@@ -21,8 +22,11 @@ void size_print_compared(const size_report *r)
     for (int i = 0; i < r->n_subjects; i++) {
         const size_subject *s = &r->subjects[i];
         const int known = s->steps[QKV_STEP_DECODE].known;
+        const size_t length = strlen(s->name);
         printf(
-            "  %-28.28s %14llu %8.4gx %12.3f %20llu %16llu %20llu", s->name, (u64)s->cache.elements,
+            "  %-28s %14llu %8.4gx %12.3f %20llu %16llu %20llu",
+            s->name + (length > 28 ? length - 28 : 0), /* of a path, the end tells more */
+            (u64)s->cache.elements,
             first->cache.payload > 0 ? (double)s->cache.payload / (double)first->cache.payload : 0,
             (double)s->cache.payload / SIZE_GIB, (u64)s->cache.payload, (u64)s->parameters.total,
             known ? (u64)s->steps[QKV_STEP_DECODE].work.all.bytes : 0);

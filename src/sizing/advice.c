@@ -70,9 +70,9 @@ static void largest_lines(qkv_lines *out, const facts *f)
              a.found ? "the budget holds " : "it does not hold even ", (long long)a.value,
              a.value == 1 ? "" : "s");
     if (qkv_size_solve(f->model, f->setup, f->budget, QKV_SOLVE_CONTEXT, &a, NULL, 0) == QKV_OK)
-        LINE("%lld sequence%s may have %s%lld tokens%s.", (long long)f->setup->batch,
+        LINE("%lld sequence%s may %shave %lld token%s%s.", (long long)f->setup->batch,
              f->setup->batch == 1 ? "" : "s each", a.found ? "" : "not even ", (long long)a.value,
-             a.limited ? " (the most a cache counts)" : "");
+             a.value == 1 ? "" : "s", a.limited ? " (the most a cache counts)" : "");
 }
 
 static void rounding_line(qkv_lines *out, const facts *f)
