@@ -8,6 +8,8 @@
 int cli_layer_info(int argc, char **argv);
 int cli_layer_run(int argc, char **argv);
 
+/* ---- layer_groups.c ---- */
+
 /* The layers of one part that are alike. */
 typedef struct cli_layers {
     int32_t part;
@@ -36,7 +38,9 @@ typedef struct cli_kept {
 
 cli_kept cli_what_is_kept(const qkv_model *model);
 
-/* layer_text.c, layer_json.c: what is known of a model, or of layer `only` if that is not -1. */
+/* ---- layer_text.c, layer_json.c ---- */
+
+/* What is known of a model, or of layer `only` if that is not -1. */
 int cli_layer_text(const qkv_model *model, const char *path, int32_t only);
 int cli_layer_json(const qkv_model *model, const char *path, int32_t only);
 
