@@ -22,7 +22,8 @@ static uint16_t f16_of(float x)
     const int32_t bits = qkv_bits_of(x), a = bits & QKV_BITS_ABS;
     const int32_t rounded = (int32_t)((uint32_t)a + 0xfff + ((uint32_t)a >> 13 & 1));
     const int32_t normal =
-        qkv_bits_select(rounded >= F16_OVERFLOW, 0x7c00, (rounded - F16_REBIAS) >> 13);
+        qkv_bits_select(rounded >= F16_OVERFLOW, 0x7c00,
+                        (int32_t)((uint32_t)rounded - F16_REBIAS) >> 13); /* of a NaN it wraps */
     const int32_t subnormal = qkv_bits_of(qkv_of_bits(a) + 0.5f) - HALF;
     const int32_t finite = qkv_bits_select(a < F16_NORMAL, subnormal, normal);
     return (uint16_t)((bits >> 16 & 0x8000) | qkv_bits_select(a > QKV_BITS_INF, 0x7e00, finite));
