@@ -113,11 +113,11 @@ run_aarch64() {
 # and the programs that compare kernels with the oracle.
 run_amx_model() {
     local suites="simd_amx_tiles simd_plain16_f32 simd_plain16_pairs"
-    TARGETS="cli/qkv tests/test_attend tests/test_bf16 ${suites//simd_/tests\/simd\/test_simd_}" \
+    TARGETS="cli/qkv tests/test_attend tests/test_bf16 tests/test_hidden ${suites//simd_/tests\/simd\/test_simd_}" \
         tools/build.sh amx_model -Damx_model=true -Dwerror=true -Ddefault_library=static || return 1
     # shellcheck disable=SC2086
     meson_test amx_model $suites || return 1
-    QKV_TEST_SCALE=15 meson_test amx_model attend bf16 || return 1
+    QKV_TEST_SCALE=15 meson_test amx_model attend bf16 hidden || return 1
     build/amx_model/cli/qkv check --cases 300 --seed 3
 }
 

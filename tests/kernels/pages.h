@@ -30,6 +30,7 @@ typedef struct paged {
     double *k_error;
     int32_t *table, *true_table; /* as the library sees it; before junk was put in */
     int64_t n_entries;
+    uint8_t *seen; /* [B][Hq][Tq][Tk]: pairs that may be looked at */
 } paged;
 
 /* A descriptor.  Limits that ask for f64 are honoured, with pages and without codes. */
@@ -38,6 +39,9 @@ void pages_describe(paged *x, uint64_t seed, const t_limits *limits);
 /* Everything else.  Fails the case if the oracle says one thing about the pages and another about
  * the dense copy. */
 void pages_make(paged *x);
+
+/* Only memory and contents, with ordinary numbers also where nobody looks. */
+void pages_contents(paged *x);
 
 /* Keys, values, scales and rotary parts as they are, but in tensors without pages. */
 void pages_unpage(paged *x);

@@ -86,18 +86,17 @@ static void ask_dense(const paged *x, int32_t stage, const qkv_ref_out *out)
 }
 
 /* What must be looked at: visible pairs, or all that exist if hidden scores are shown. */
-static uint8_t *find_seen(const paged *x)
+static void find_seen(paged *x)
 {
     const qkv_desc *d = &x->p.desc;
     const size_t n = (size_t)((int64_t)d->n_seqs * d->n_q_heads * d->q_len * d->kv_len);
     const int raw = d->weights.type != QKV_NONE && d->stage <= QKV_STAGE_CAPPED;
     double *biased = t_scratch((n + 1) * sizeof *biased);
-    uint8_t *seen = t_scratch(n);
 
+    x->seen = t_scratch(n);
     ask_dense(x, raw ? QKV_STAGE_SCORES : QKV_STAGE_BIASED, &(qkv_ref_out){.weights = biased});
     for (size_t i = 0; i < n; i++)
-        seen[i] = biased[i] != -(double)INFINITY;
-    return seen;
+        x->seen[i] = biased[i] != -(double)INFINITY;
 }
 
 static qkv_ref_out room_for(const qkv_desc *d)
@@ -142,14 +141,20 @@ static void solve(paged *x)
     }
 }
 
-void pages_make(paged *x)
+void pages_contents(paged *x)
 {
     make_others(x);
     pages_allocate(x);
     t_problem_fill(&x->p);
     pages_encode(x);
     pages_gather(x); /* types round, and what is shared was written twice */
-    pages_spoil(x, find_seen(x));
+    find_seen(x);
+}
+
+void pages_make(paged *x)
+{
+    pages_contents(x);
+    pages_spoil(x, x->seen);
     pages_gather(x);
     for (int i = 0; i < PAGES_TENSORS; i++)
         if (pages_has(x, pages_tensor(x, i)))

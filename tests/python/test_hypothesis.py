@@ -103,11 +103,7 @@ def test_random_problem(problem):
 @settings(max_examples=100, deadline=None)
 @given(problems(), st.integers(0, 2**32 - 1))
 def test_hidden_things_do_not_matter(problem, seed):
-    """NaN and infinity in keys and values that nobody sees, and in another sequence, change no bit.
-
-    But for one known gap (docs/numerics.md): products of bf16 pairs add a block with odd values one by
-    one, which may round the last bit of an output differently.
-    """
+    """NaN and infinity in keys and values that nobody sees, and in another sequence, change no bit."""
     arrays, options, tier = problem
     q, k, v = arrays
     qkv.set_cpu_tier(tier)
@@ -119,11 +115,6 @@ def test_hidden_things_do_not_matter(problem, seed):
         k[~seen], v[~seen] = np.nan, 1000
         np.testing.assert_array_equal(clean, qkv.attention(q, k, v, **options))
         v[~seen] = np.inf
-        poisoned = qkv.attention(q, k, v, **options)
+        np.testing.assert_array_equal(clean, qkv.attention(q, k, v, **options))
     finally:
         qkv.set_cpu_tier(None)
-    if tier in ("avx512_bf16", "neon_bf16", "amx") and clean.dtype == ml_dtypes.bfloat16:
-        clean, poisoned = np.float64(clean), np.float64(poisoned)
-        np.testing.assert_allclose(poisoned, clean, rtol=2**-7, atol=2**-8 * abs(clean).max(initial=0))
-    else:
-        np.testing.assert_array_equal(clean, poisoned)

@@ -16,8 +16,8 @@
  * = 2,300, sums joining the state 640, and the turning of V 2,700 a block, which 8 sub-tiles
  * share.  One after the other that is 5,300, side by side 3,300: of the peak 38 % and 62 %.
  *
- * Parameters: none.  Needs attend_tmpl.h (begin, adjust_scores, values_selected) and
- * tile_work_tmpl.h.
+ * Parameters: none.  Needs attend_tmpl.h (begin), scores_tmpl.h, tile_work_tmpl.h and
+ * selected_tiles_tmpl.h.
  */
 enum { TILE_SUBS = 8, ROWS_A_STEP = 16 /* of the search for the maximum */ };
 
@@ -160,8 +160,7 @@ static void add_values_product(tile_work *w, const tile_job *job)
     };
 }
 
-/* Values for the weights of a job; where NaN or infinity may not meet hidden keys, at once and one by
- * one.  What visible() reads belongs to `cur` (NULL: to nobody) and is made again. */
+/* Values for the weights of a job; at once where NaN or infinity may not meet hidden keys.  What visible() reads belongs to `cur` (NULL: to nobody) and is made again. */
 static void weigh_values(tile_run *run, tile_work *w, tile_job *job, tile_job *cur)
 {
     const qkv_shape *shape = run->tile->shape;
@@ -179,7 +178,7 @@ static void weigh_values(tile_run *run, tile_work *w, tile_job *job, tile_job *c
         return;
     }
     view_job(run, job);
-    values_selected(&job->t, &job->b, job->t.vw + job->r0 / STEP * reals, reals);
+    values_selected(w, &job->t, &job->b, job->t.vw + job->r0 / STEP * reals);
     if (cur)
         view_job(run, cur);
 }

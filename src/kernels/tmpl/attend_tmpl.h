@@ -15,7 +15,7 @@
  * Hidden keys.  Their scores become -infinity by selection and their weights exactly 0, but
  * 0 times a NaN in V is NaN, for the lanes that do not see the key as for those that do.  So blocks
  * with a hidden pair look whether V is finite (one pass over n Dv numbers, against n Dv width
- * products), and only if it is not take the slow product that selects per lane.
+ * products), and only if it is not take the slow product that has 0 there.
  *
  * A row whose scores are all -infinity has m = -infinity; exp(m - m) would be NaN.  The
  * maximum is replaced by 0 then, all weights are 0, and finish decides: no visible key gives zeros;
@@ -74,23 +74,30 @@ static void begin(const qkv_tile *tile)
     }
 }
 
-/* values_product for blocks with NaN or infinity in V and pairs that may not meet. */
+#if !defined(QKV_TILES) /* attend_tiles_tmpl.h takes the same steps in another order */
+
+/* values_product for blocks with NaN or infinity in V and pairs that may not meet: the same sums in the
+ * same order, with 0 in place of values that a lane does not see.  Their weights are 0 already, so no
+ * other bit changes. */
 static void values_selected(const tile_map *t, const block_view *b, const real *v, int64_t stride)
 {
+    const vm nobody = v_eq(v_zero(), v_set1(1));
+
     for (int c = 0; c < t->dv; c++)
         for (int z = 0; z < t->vectors; z++) {
             vf acc = v_zero();
-            for (int r = b->from[z]; r < b->end[z]; r++) {
-                const vf p = weights_of(t->s, t->width, r, z);
-                const vf next = v_fma(v_set1(value_of(v, stride, r, c)), p, acc);
-                acc = v_select(visible(t, b, r, z), next, acc);
+            for (int r = b->from[z]; r < b->end[z]; r += KEY_UNIT) {
+                vm see[KEY_UNIT];
+                for (int k = 0; k < KEY_UNIT; k++)
+                    see[k] = r + k < b->end[z] ? visible(t, b, r + k, z) : nobody;
+                const int step = r / KEY_UNIT;
+                const vf p = v_load(t->s + step * t->width + z * VL);
+                acc = madd(shown_operand(v + step * stride + c, see), p, acc);
             }
             real *o = t->ot + (int64_t)c * t->width + z * VL;
             v_store(o, v_fma(v_load(t->rescale + z * VL), v_load(o), acc));
         }
 }
-
-#if !defined(QKV_TILES) /* attend_tiles_tmpl.h takes the same steps in another order */
 
 /* Scores of Z vectors of queries to weights, which replace them; updates l, and leaves exp(m_old -
  * m_new) in rescale.  m: the new maximum. */

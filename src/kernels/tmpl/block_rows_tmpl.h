@@ -151,25 +151,30 @@ static void finish_u4_scores(const row_map *t, const real *steps, const real *mi
     }
 }
 
-/* The part of the values that is the same for all channels: min, and CENTER steps. */
+/* The middle of the codes of VL rows; 0 where a row may not be seen. */
+static inline vf middles(const block_rows *x, int r, const uint8_t *hides)
+{
+    const vf all = v_fma(v_set1(U4_CENTER), v_load(x->v_scales + r), v_load(x->v_mins + r));
+    return hides ? v_select(v_test(hides + r), v_zero(), all) : all;
+}
+
+/* The part of the values that is the same for all channels: min, and CENTER steps.  Hidden keys have a weight
+ * of 0, which their scales may not meet if one is not finite. */
 static void add_mins(const row_map *t, const block_rows *x, int n)
 {
     const int finite = x->v_mins_finite && x->v_scales_finite;
 
     for (int i = 0; i < t->rows; i++) {
         const real *p = t->s + i * BLOCK;
+        const uint8_t *hides = finite ? NULL : t->hides + i * BLOCK;
         vf sum = v_zero();
-        for (int r = 0; finite && r < n; r += VL) {
-            const vf middle = v_fma(v_set1(U4_CENTER), v_load(x->v_scales + r), v_load(x->v_mins + r));
-            sum = v_fma(r + VL <= n ? v_load(p + r) : v_load_n(p + r, n - r), middle, sum);
-        }
+        for (int r = 0; r < n; r += VL)
+            sum = v_fma(r + VL <= n ? v_load(p + r) : v_load_n(p + r, n - r), middles(x, r, hides),
+                        sum);
         const vf parts[4] = {sum, v_zero(), v_zero(), v_zero()};
         real sums[4];
         v_sum4(parts, sums);
-        t->v_mins[i] = finite ? sums[0] : 0;
-        for (int r = 0; !finite && r < n; r++)
-            if (!t->hides[i * BLOCK + r])
-                t->v_mins[i] += p[r] * (x->v_mins[r] + U4_CENTER * x->v_scales[r]);
+        t->v_mins[i] = sums[0];
     }
 }
 

@@ -157,19 +157,6 @@ INLINE void code_sums_of(int type, const void *const *v, int n, const real *s, c
     }
 }
 
-/* One code; for what is rare. */
-static real code_value(uint8_t code, int type)
-{
-    const unsigned magnitude = code & 0x7f;
-    if (type == QKV_I8)
-        return (real)(int8_t)code;
-    const unsigned h = type == QKV_E5M2    ? magnitude << 8
-                       : magnitude == 0x7f ? 0x7e00
-                                           : magnitude << 7;
-    const real x = qkv_f32_of_f16((uint16_t)(h | (code & 0x80u) << 8));
-    return type == QKV_E4M3 ? 256 * x : x; /* the bias of f16 is larger by 8 */
-}
-
 INLINE int code_finite_of(int type, const void *const *v, int n, int dv)
 {
     int finite = 1;
@@ -179,18 +166,6 @@ INLINE int code_finite_of(int type, const void *const *v, int n, int dv)
             finite &= magnitude < (type == QKV_E5M2 ? 0x7cu : 0x7fu);
         }
     return finite;
-}
-
-INLINE void code_selected_of(int type, const void *const *v, int n, const real *p,
-                             const uint8_t *hides, real a, int dv, real *o)
-{
-    for (int c = 0; c < dv; c++) {
-        real sum = 0;
-        for (int j = 0; j < n; j++)
-            if (!hides[j])
-                sum += p[j] * code_value(((const uint8_t *)v[j])[c], type);
-        o[c] = o[c] * a + sum;
-    }
 }
 
 #define CODE_PRODUCTS(name, type)                                                                  \
@@ -208,13 +183,8 @@ INLINE void code_selected_of(int type, const void *const *v, int n, const real *
     {                                                                                              \
         return code_finite_of(type, v, n, dv);                                                     \
     }                                                                                              \
-    static void code_selected_##name(const void *const *v, int n, const real *p,                   \
-                                     const uint8_t *hides, real a, int dv, real *o)                \
-    {                                                                                              \
-        code_selected_of(type, v, n, p, hides, a, dv, o);                                          \
-    }                                                                                              \
     static const row_products products_##name = {code_dots_##name, code_sums_##name,               \
-                                                 code_finite_##name, code_selected_##name};
+                                                 code_finite_##name};
 
 CODE_PRODUCTS(i8, QKV_I8)
 CODE_PRODUCTS(e4m3, QKV_E4M3)

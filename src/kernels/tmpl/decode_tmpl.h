@@ -3,7 +3,8 @@
  *
  * The same steps as attend_tmpl.h (scores, adjust, soften, values) for at most DECODE_LANES queries:
  * one row of scores a query, channels in the lanes of the products (row_products_tmpl.h).  The
- * rules for hidden keys are the same, and simpler here: a row skips a key by not adding it.
+ * rules for hidden keys are the same, and simpler here: a row reads zeros in place of
+ * what it does not see.
  *
  * Parameters: none.  Needs one simd/ header, math, convert, layout, mask and finish templates.
  */
@@ -24,8 +25,6 @@ typedef struct row_products {
     void (*sums)(const void *const *v, int n, const real *p, const real *a, int dv, real *o,
                  int padded, int rows);
     int (*finite)(const void *const *v, int n, int dv);
-    void (*selected)(const void *const *v, int n, const real *p, const uint8_t *hides, real a,
-                     int dv, real *o);
 } row_products;
 
 #if defined(QKV_PAIRS)
@@ -111,6 +110,21 @@ static void decode_begin(const qkv_tile *tile)
 
 /* ---- blocks ----------------------------------------------------------------------------------- */
 
+/* Sums where NaN or infinity may not meet rows that do not see it: one row after the other, with zeros in
+ * place of the values it does not see.  Their weights are 0, so that changes no bit of the usual sums. */
+static void sums_selected(const row_map *t, const row_products *vp, const void *const *v, int n)
+{
+    const real zeros[QKV_MAX_HEAD_DIM] = {0}; /* of any type, codes too */
+    const void *rows[BLOCK + AHEAD + 1];
+
+    for (int i = 0; i < t->rows; i++) {
+        for (int j = 0; j <= n + AHEAD; j++)
+            rows[j] = j < n && t->hides[i * BLOCK + j] ? zeros : v[j];
+        vp->sums(rows, n, t->s + i * BLOCK, t->rescale + i, t->dv, t->o + i * t->dv_padded,
+                 t->dv_padded, 1);
+    }
+}
+
 static void decode_block(const qkv_tile *tile, const row_map *t, const block_rows *x,
                          const row_products *kp, const row_products *vp, int64_t j0, int n,
                          int extra)
@@ -139,15 +153,12 @@ static void decode_block(const qkv_tile *tile, const row_map *t, const block_row
         add_mins(t, x, n);
     if (x->v_scales)
         scale_weights(t, x, n);
-    if (!b.hidden || vp->finite(x->v, n, t->dv)) {
+    if (!b.hidden || vp->finite(x->v, n, t->dv))
         vp->sums(x->v, n, t->s, t->rescale, t->dv, t->o, t->dv_padded, t->rows);
-        if (x->v_mins)
-            finish_u4_sums(t);
-        return;
-    }
-    for (int i = 0; i < t->rows; i++)
-        vp->selected(x->v, n, t->s + i * BLOCK, t->hides + i * BLOCK, t->rescale[i], t->dv,
-                     t->o + i * t->dv_padded);
+    else
+        sums_selected(t, vp, x->v, n);
+    if (x->v_mins)
+        finish_u4_sums(t);
 }
 
 static void decode_keys(const qkv_tile *tile, const qkv_kv *kv, int k_type, int v_type, int64_t j0,

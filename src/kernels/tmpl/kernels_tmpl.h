@@ -54,6 +54,8 @@
 #if defined(QKV_TILES)
 #include "kernels/tmpl/tile_work_tmpl.h"
 
+#include "kernels/tmpl/selected_tiles_tmpl.h"
+
 #include "kernels/tmpl/attend_tiles_tmpl.h"
 #endif
 

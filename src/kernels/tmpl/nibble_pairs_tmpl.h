@@ -211,6 +211,7 @@ static void u4_sums(const void *const *v, int n, const real *s, const real *a, i
     }
 }
 
+/* All codes are. */
 static int u4_finite(const void *const *v, int n, int dv)
 {
     (void)v;
@@ -219,5 +220,4 @@ static int u4_finite(const void *const *v, int n, int dv)
     return 1;
 }
 
-/* Codes are finite, so sums never have to be selected. */
-static const row_products products_u4 = {u4_dots, u4_sums, u4_finite, NULL};
+static const row_products products_u4 = {u4_dots, u4_sums, u4_finite};

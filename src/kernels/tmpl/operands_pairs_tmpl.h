@@ -126,16 +126,16 @@ static inline void store_last_weight(real *s, int width, int r, int z, vf p)
     v_store(s + r / 2 * width + z * VL, v_pair(p, v_zero()));
 }
 
-static inline vf weights_of(const real *s, int width, int r, int z)
+/* A pair spread over the lanes, with 0 in the half of a key that a lane does not see. */
+static inline vf shown_operand(const real *pair, const vm see[2])
 {
-    uint16_t half[VL];
-    for (int i = 0; i < VL; i++)
-        half[i] = ((const uint16_t *)(const void *)(s + r / 2 * width + z * VL + i))[r % 2];
-    return v_widen_bf16(half);
-}
-static inline real value_of(const real *v, int64_t stride, int r, int c)
-{
-    return qkv_f32_of_bf16(((const uint16_t *)(const void *)(v + r / 2 * stride + c))[r % 2]);
+    const uint16_t *x = (const uint16_t *)(const void *)pair;
+    const uint16_t halves[2][2] = {{x[0], 0}, {0, x[1]}};
+    real low, high;
+    memcpy(&low, halves[0], sizeof low);
+    memcpy(&high, halves[1], sizeof high);
+    return v_select(see[0], v_select(see[1], v_set1(*pair), v_set1(low)),
+                    v_select(see[1], v_set1(high), v_zero()));
 }
 
 static int values_finite(const real *v, int64_t stride, int n, int dv)

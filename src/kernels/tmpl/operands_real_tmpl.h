@@ -117,14 +117,10 @@ static inline void store_last_weight(real *s, int width, int r, int z, vf p)
     v_store(s + r * width + z * VL, p);
 }
 
-/* Single numbers, for the product that selects. */
-static inline vf weights_of(const real *s, int width, int r, int z)
+/* A value spread over the lanes, 0 in those that do not see it; for the product that selects. */
+static inline vf shown_operand(const real *x, const vm *see)
 {
-    return v_load(s + r * width + z * VL);
-}
-static inline real value_of(const real *v, int64_t stride, int r, int c)
-{
-    return v[r * stride + c];
+    return v_select(*see, v_set1(*x), v_zero());
 }
 
 /* Is every one of n values finite?  x times 0 is NaN if not. */

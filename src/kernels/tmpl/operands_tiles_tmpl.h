@@ -192,8 +192,7 @@ static int values_finite(const real *vw, int n, int dv)
     return !odd;
 }
 
-/* ---- single numbers, for the product that selects ---- */
-
+/* One number; for what is rare. */
 static inline real value_of(const real *v, int64_t stride, int r, int c)
 {
     const real *tile = v + r / STEP * stride + c / TILE_SIDE * (TILE_SIDE * STEP / 2);
@@ -201,16 +200,6 @@ static inline real value_of(const real *v, int64_t stride, int r, int c)
     for (int k = 0; k < PARTS; k++) {
         const uint16_t *x = (const uint16_t *)(const void *)(tile + k * (stride / PARTS));
         sum += qkv_f32_of_bf16(x[c % TILE_SIDE * STEP + r % STEP]);
-    }
-    return sum;
-}
-
-static inline vf weights_of(const real *s, int width, int r, int z)
-{
-    vf sum = v_zero();
-    for (int k = 0; k < PARTS; k++) {
-        const vf pair = v_load(s + (r / 2 * PARTS + k) * width + z * VL);
-        sum = v_add(sum, r % 2 ? v_pair_high(pair) : v_pair_low(pair));
     }
     return sum;
 }

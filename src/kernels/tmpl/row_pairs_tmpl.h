@@ -202,17 +202,4 @@ static int pair_finite(const void *const *v, int n, int dv)
     return !odd;
 }
 
-/* One row that may not touch the keys whose entry in hides is not 0; a rare case, taken in f32. */
-static void pair_sums_selected(const void *const *v, int n, const real *p, const uint8_t *hides,
-                               real a, int dv, real *o)
-{
-    for (int c = 0; c < dv; c++) {
-        real sum = 0;
-        for (int j = 0; j < n; j++)
-            if (!hides[j])
-                sum += p[j] * qkv_f32_of_bf16(((const uint16_t *)v[j])[c]);
-        o[c] = o[c] * a + sum;
-    }
-}
-
-static const row_products products_bf16 = {pair_dots, pair_sums, pair_finite, pair_sums_selected};
+static const row_products products_bf16 = {pair_dots, pair_sums, pair_finite};

@@ -196,25 +196,7 @@ static int NAME(rows_finite)(const void *const *v, int n, int dv)
     return !has_nan(probe);
 }
 
-/* rows_sums for one row that may not touch the keys whose entry in hides is not 0. */
-static void NAME(row_sums_selected)(const void *const *v, int n, const real *p,
-                                    const uint8_t *hides, real a, int dv, real *o)
-{
-    for (int c = 0; c < dv; c += VL)
-        for (int j0 = 0; j0 < n; j0 += SUMS_KEYS) { /* the same sums, so the same bits */
-            const int end = j0 + SUMS_KEYS < n ? j0 + SUMS_KEYS : n;
-            vf acc = v_zero();
-            for (int j = j0; j < end; j++) {
-                const ELEMENT *at = (const ELEMENT *)v[j] + c;
-                if (!hides[j])
-                    acc = v_fma(c + VL <= dv ? LOAD(at) : LOAD_N(at, dv - c), v_set1(p[j]), acc);
-            }
-            v_store(o + c, v_fma(v_set1(j0 > 0 ? 1 : a), v_load(o + c), acc));
-        }
-}
-
-static const row_products NAME(products) = {NAME(rows_dots), NAME(rows_sums), NAME(rows_finite),
-                                            NAME(row_sums_selected)};
+static const row_products NAME(products) = {NAME(rows_dots), NAME(rows_sums), NAME(rows_finite)};
 
 #undef ELEMENT
 #undef NAME
