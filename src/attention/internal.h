@@ -90,6 +90,7 @@ enum {
     QKV_PART_UNIT = QKV_BLOCK_KEYS, /* parts begin at multiples of this */
     QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
     QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
+    QKV_STREAM_TILES = 8, /* tiles of a sequence that wait for memory more than for each other */
     QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */
 };
 
@@ -103,6 +104,7 @@ typedef struct qkv_seq {
     int64_t tile_rows;    /* rows of a block, which begin anew every cut_rows */
     int64_t cut_rows;
     int64_t parts;        /* of keys */
+    int32_t streams;      /* keys and values are many, tiles few: qkv_tile has it */
     int64_t part_lo, part_keys; /* part n holds keys part_lo + n part_keys onwards */
     int64_t first_task, first_merge;
     int64_t first_slot; /* partial states, numbered over the plan */

@@ -90,18 +90,23 @@ static int64_t tiles_of(int64_t rows, const qkv_kernel *kernel)
     return rows > 0 ? (rows + kernel->lanes - 1) / kernel->lanes : 1;
 }
 
-/* How many parts the keys of a sequence are cut into, and where. */
+/* How many parts the keys of a sequence are cut into, and where; and whether they are read about
+ * once. */
 static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
 {
+    const int64_t tiles = tiles_of(seq->span.q_len * plan->group, seq->kernel);
+
     seq->parts = 1;
-    if (tiles_of(seq->span.q_len * plan->group, seq->kernel) > QKV_MAX_SPLIT_BLOCKS ||
-        seq->span.q_len == 0 || plan->shape.stage >= 0)
+    if (tiles > QKV_STREAM_TILES || seq->span.q_len == 0)
         return;
     const int64_t lo = qkv_visible_range(&plan->rules, &seq->span, 0).lo;
     const int64_t hi = qkv_visible_range(&plan->rules, &seq->span, seq->span.q_len - 1).hi;
     const int64_t base = lo > 0 ? lo / QKV_PART_UNIT * QKV_PART_UNIT : 0;
     const int64_t keys = hi + 1 - base;
     if (keys < 2 * QKV_PART_KEYS)
+        return;
+    seq->streams = 1;
+    if (tiles > QKV_MAX_SPLIT_BLOCKS || plan->shape.stage >= 0)
         return;
     int64_t parts = keys / QKV_PART_KEYS;
     parts = parts < QKV_MAX_PARTS ? parts : QKV_MAX_PARTS;

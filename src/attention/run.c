@@ -35,6 +35,7 @@ static void place_tile(tile_place *place, int32_t worker)
     place->tile.shape = &plan->shape;
     place->tile.lanes = place->lanes;
     place->tile.n_lanes = (int32_t)(rows.end - rows.from);
+    place->tile.streams = place->seq->streams;
     place->tile.scratch = memory + plan->lanes_bytes;
     place->tile.state = memory + plan->lanes_bytes + plan->scratch_bytes;
     qkv_fill_lanes(plan, place->args, place->b, place->group, rows, place->lanes);

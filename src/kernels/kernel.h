@@ -84,6 +84,7 @@ typedef struct qkv_tile {
     const qkv_lane *lanes; /* lo and hi never fall from one to the next */
     int32_t n_lanes; /* 1 .. kernel->lanes */
     int32_t mixed_blocks; /* a block of keys may be hidden in part: look at the block mask key by key */
+    int32_t streams; /* keys and values come from memory more often than from a cache */
     void *scratch;   /* kernel->scratch_bytes, 64-byte aligned */
     void *state;     /* kernel->state_bytes, 64-byte aligned */
 } qkv_tile;

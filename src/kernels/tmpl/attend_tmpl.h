@@ -99,6 +99,8 @@ static void values_selected(const tile_map *t, const block_view *b, const real *
         }
 }
 
+#include "kernels/tmpl/block_operands_tmpl.h"
+
 /* Scores of Z vectors of queries to weights, which replace them; updates l, and leaves exp(m_old -
  * m_new) in rescale.  m: the new maximum. */
 INLINE void weigh(const tile_map *t, const vf m[LANES], int from, int n, int z0, const int Z,
@@ -191,33 +193,6 @@ static void soften(const tile_map *t, const block_view *b, const real *top)
         soften_width(t, top, b->from[z], b->end[z], z, 1);
 }
 
-/* Keys and values of a block as the products read them, made when the first sub-tile asks. */
-typedef struct block_operands {
-    const qkv_kv *kv;
-    int k_type, v_type;
-    int64_t j0;
-    int n, extra; /* extra: keys before the run, see block_view */
-    const char *k;
-    int64_t k_step;
-    const real *v;
-    int64_t v_stride;
-    int finite; /* 1, 0, or -1: nobody has looked yet */
-} block_operands;
-
-static void need_keys(const qkv_shape *shape, const tile_map *t, block_operands *x)
-{
-    if (!x->k)
-        x->k = key_operands(shape, t->kw, x->kv, x->k_type, x->j0, x->n, &x->k_step);
-}
-
-static void need_values(const qkv_shape *shape, const tile_map *t, block_operands *x, int hidden)
-{
-    if (!x->v)
-        x->v = value_operands(shape, t->vw, x->kv, x->v_type, x->j0, x->n, &x->v_stride);
-    if (hidden && x->finite < 0)
-        x->finite = values_finite(x->v, x->v_stride, x->n, t->dv);
-}
-
 /* Which of n keys from j0 on some ranges show, in whole units counted from j0.  A key that shares
  * its unit with a visible one is multiplied with it, so it must be looked at and hidden. */
 static void cut_range(const lane_bounds *x, int64_t j0, int n, int *from, int *end)
@@ -270,9 +245,10 @@ static void attend_block(const qkv_tile *tile, const tile_map *t, block_operands
     for (int i = 0; i < t->width; i += VL)
         v_store(top + i, v_set1(-(real)INFINITY));
     need_keys(shape, t, x);
+    const int asks = tile->streams && !x->v; /* the first sub-tile does */
     for (const strip *y = keys.of; y < keys.of + keys.n; y++)
         scores_product(x->k + r0 * x->k_step, x->k_step, y, t->qt, operand_steps(t->d),
-                       t->s, top, t->width);
+                       t->s, top, t->width, asks && y == keys.of ? &x->values : NULL);
     const int known = adjust_scores(tile, t, &b, top);
     if (!b.any)
         return;
@@ -282,7 +258,8 @@ static void attend_block(const qkv_tile *tile, const tile_map *t, block_operands
     if (b.hidden && !x->finite)
         values_selected(t, &b, v, x->v_stride);
     else
-        values_product(v, x->v_stride, &keys, t->s, t->rescale, t->dv, t->ot, t->vectors);
+        values_product(v, x->v_stride, &keys, t->s, t->rescale, t->dv, t->ot, t->vectors,
+                       asks ? &x->keys : NULL);
 }
 
 static void attend_keys(const qkv_tile *tile, const qkv_kv *kv, int k_type, int v_type, int64_t j0,
@@ -295,8 +272,8 @@ static void attend_keys(const qkv_tile *tile, const qkv_kv *kv, int k_type, int 
         maps[sub] = map_tile(tile, sub);
     for (int64_t j = j0 / KEY_UNIT * KEY_UNIT, end; j < j1; j = end) {
         end = block_end(j, j1);
-        block_operands x = {.kv = kv, .k_type = k_type, .v_type = v_type, .j0 = j,
-                            .n = (int)(end - j), .extra = j < j0, .finite = -1};
+        block_operands x = operands_of(tile->shape, kv, k_type, v_type, j, j1);
+        x.extra = j < j0;
         for (int sub = 0; sub < n_subs; sub++)
             attend_block(tile, &maps[sub], &x);
     }

@@ -38,6 +38,8 @@
 #else
 #include "kernels/tmpl/operands_real_tmpl.h"
 #endif
+#include "kernels/tmpl/coming_tmpl.h"
+
 #include "kernels/tmpl/products_tmpl.h"
 #endif
 

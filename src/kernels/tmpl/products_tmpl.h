@@ -26,10 +26,12 @@
  * stay in registers from strip to strip, so what a query's sum is does not depend on its
  * neighbours.
  *
+ * What is read next is asked for on the way (coming_tmpl.h; NULL: nothing).
+ *
  * Tried and left: keeping O^T in the accumulators across blocks (no fresh sums) saves nothing and
  * loses accuracy.
  *
- * Parameters: none.  Needs one simd/ header and one of the operands templates.
+ * Parameters: none.  Needs one simd/ header, coming_tmpl.h and one of the operands templates.
  */
 enum {
     /* Are a tile's TILE chains enough for one vector alone?  Then ranges cut vectors apart, at
@@ -58,17 +60,11 @@ static inline vf v_set1_from(const char *p)
     return v_set1(x);
 }
 
-/* R keys from k, k_step bytes apart, against Z vectors of queries.  `top` follows the largest
- * score of each query: a maximum costs nothing here, where only the FMA units have work. */
-INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps, real *s,
-                        real *top, int width, const int R, const int Z)
+/* Steps from .. end-1 of R keys, k_step bytes apart, against Z vectors of queries. */
+INLINE void add_channels(vf acc[TILE][LANES], const char *k, int64_t k_step, const real *qt,
+                         int width, int from, int end, const int R, const int Z)
 {
-    vf acc[TILE][LANES];
-    UNROLL for (int r = 0; r < R; r++)
-    {
-        UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
-    }
-    for (int i = 0; i < steps; i++) {
+    for (int i = from; i < end; i++) {
         vf q[LANES];
         UNROLL for (int z = 0; z < Z; z++) q[z] = v_load(qt + (int64_t)i * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
@@ -76,6 +72,27 @@ INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps
             const vf x = v_set1_from(k + r * k_step + (int64_t)i * (int64_t)sizeof(real));
             UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, q[z], acc[r][z]);
         }
+    }
+}
+
+/* R keys from j on, of n.  `top` follows the largest score of each query: a maximum costs nothing
+ * here, where only the FMA units have work. */
+INLINE void scores_tile(const char *k, int64_t k_step, int j, int n, const real *qt, int steps,
+                        real *s, real *top, int width, const coming *next, const int R, const int Z)
+{
+    vf acc[TILE][LANES];
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
+    }
+    k += j * k_step;
+    s += j * width;
+    for (int i = 0, end; i < steps; i = end) {
+        end = next && i + PACE < steps ? i + PACE : steps;
+        if (next)
+            ask_rows(next, (int64_t)j * steps + R * i, (int64_t)j * steps + R * end,
+                     (int64_t)n * steps);
+        add_channels(acc, k, k_step, qt, width, i, end, R, Z);
     }
     UNROLL for (int z = 0; z < Z; z++)
     {
@@ -89,12 +106,11 @@ INLINE void scores_tile(const char *k, int64_t k_step, const real *qt, int steps
     }
 }
 
-/* acc += V P over the keys of a strip. */
-INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
-                      const real *p, int width, const int R, const int z0, const int z1)
+/* acc += V P over keys from .. end-1, counted as the operands have them. */
+INLINE void add_keys(vf acc[TILE][LANES], int from, int end, const real *v, int64_t v_stride,
+                     const real *p, int width, const int R, const int z0, const int z1)
 {
-    const int end = operand_keys(x->end);
-    for (int j = x->from / KEY_UNIT; j < end; j++) {
+    for (int j = from; j < end; j++) {
         vf w[LANES];
         UNROLL for (int z = z0; z < z1; z++) w[z] = v_load(p + j * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
@@ -105,11 +121,39 @@ INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_
     }
 }
 
-/* R channels from v, of keys v_stride apart, weighted by p; added to a times ot. */
+/* The same over the keys of a strip. */
+INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
+                      const real *p, int width, const int R, const int z0, const int z1)
+{
+    add_keys(acc, x->from / KEY_UNIT, operand_keys(x->end), v, v_stride, p, width, R, z0, z1);
+}
+
+/* And over a strip of all vectors, while `next` is asked for.  The tile is that of channels
+ * c .. c+R-1 of dv. */
+INLINE void add_whole_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
+                            const real *p, int width, const coming *next, int c, int dv,
+                            const int R, const int Z)
+{
+    const int from = x->from / KEY_UNIT, end = operand_keys(x->end);
+
+    for (int j = from, to; j < end; j = to) {
+        to = next && j + PACE < end ? j + PACE : end;
+        if (next) {
+            const int64_t n = end - from, before = c * n - (int64_t)R * from;
+            ask_rows(next, before + R * j, before + R * to, dv * n);
+        }
+        add_keys(acc, j, to, v, v_stride, p, width, R, 0, Z);
+    }
+}
+
+/* Channels c .. c+R-1 of dv, of keys v_stride apart, weighted by p; added to a times ot. */
 INLINE void values_tile(const real *v, int64_t v_stride, const real *p, const strips *keys,
-                        const real *a, real *ot, int width, const int R, const int Z)
+                        const real *a, int c, int dv, real *ot, int width, const coming *next,
+                        const int R, const int Z)
 {
     vf acc[TILE][LANES];
+    v += c;
+    ot += c * width;
     UNROLL for (int r = 0; r < R; r++)
     {
         UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
@@ -117,7 +161,8 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, const st
     for (const strip *x = keys->of; x < keys->of + keys->n; x++) {
         const int z0 = x->z0, z1 = x->z1;
         if (!NARROWS || z1 - z0 == Z)
-            add_strip(acc, x, v, v_stride, p, width, R, 0, Z);
+            add_whole_strip(acc, x, v, v_stride, p, width, x == keys->of ? next : NULL, c, dv, R,
+                            Z);
         else if (z1 == 1)
             add_strip(acc, x, v, v_stride, p, width, R, 0, 1);
         else if (z0 == 0)
@@ -140,38 +185,38 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, const st
 
 /* n keys: full tiles, then the rest in halves, so that no row past the last is read. */
 INLINE void scores_width(const char *k, int64_t k_step, int n, const real *qt, int steps,
-                         real *s, real *top, int width, const int Z)
+                         real *s, real *top, int width, const coming *next, const int Z)
 {
     int j = 0;
     for (; j + TILE <= n; j += TILE)
-        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, TILE, Z);
+        scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, TILE, Z);
     for (; TILE > 4 && j + 4 <= n; j += 4)
-        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 4, Z);
+        scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, 4, Z);
     for (; j + 2 <= n; j += 2)
-        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 2, Z);
+        scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, 2, Z);
     if (j < n)
-        scores_tile(k + j * k_step, k_step, qt, steps, s + j * width, top, width, 1, Z);
+        scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, 1, Z);
 }
 
 INLINE void values_width(const real *v, int64_t v_stride, const strips *keys, const real *p,
-                         const real *a, int dv, real *ot, const int Z)
+                         const real *a, int dv, real *ot, const coming *next, const int Z)
 {
     const int width = Z * VL;
     int c = 0;
     for (; c + TILE <= dv; c += TILE)
-        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, TILE, Z);
+        values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, TILE, Z);
     for (; TILE > 4 && c + 4 <= dv; c += 4)
-        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 4, Z);
+        values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, 4, Z);
     for (; c + 2 <= dv; c += 2)
-        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 2, Z);
+        values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, 2, Z);
     if (c < dv)
-        values_tile(v + c, v_stride, p, keys, a, ot + c * width, width, 1, Z);
+        values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, 1, Z);
 }
 
 /* Keys of one strip; k and s lie at the block's first key.  Short sequences and cut blocks have
  * fewer vectors than LANES, which are instantiated one by one. */
 static void scores_product(const char *k, int64_t k_step, const strip *x, const real *qt, int steps,
-                           real *s, real *top, int width)
+                           real *s, real *top, int width, const coming *next)
 {
     const int n = x->end - x->from;
 
@@ -181,16 +226,16 @@ static void scores_product(const char *k, int64_t k_step, const strip *x, const 
     top += x->z0 * VL;
     switch (x->z1 - x->z0) {
     case 1:
-        scores_width(k, k_step, n, qt, steps, s, top, width, 1);
+        scores_width(k, k_step, n, qt, steps, s, top, width, next, 1);
         break;
 #if LANES >= 2
     case 2:
-        scores_width(k, k_step, n, qt, steps, s, top, width, 2);
+        scores_width(k, k_step, n, qt, steps, s, top, width, next, 2);
         break;
 #endif
 #if LANES >= 3
     default:
-        scores_width(k, k_step, n, qt, steps, s, top, width, LANES);
+        scores_width(k, k_step, n, qt, steps, s, top, width, next, LANES);
         break;
 #endif
     }
@@ -198,20 +243,20 @@ static void scores_product(const char *k, int64_t k_step, const strip *x, const 
 
 /* All strips of a block. */
 static void values_product(const real *v, int64_t v_stride, const strips *keys, const real *p,
-                           const real *a, int dv, real *ot, int vectors)
+                           const real *a, int dv, real *ot, int vectors, const coming *next)
 {
     switch (vectors) {
     case 1:
-        values_width(v, v_stride, keys, p, a, dv, ot, 1);
+        values_width(v, v_stride, keys, p, a, dv, ot, next, 1);
         break;
 #if LANES >= 2
     case 2:
-        values_width(v, v_stride, keys, p, a, dv, ot, 2);
+        values_width(v, v_stride, keys, p, a, dv, ot, next, 2);
         break;
 #endif
 #if LANES >= 3
     default:
-        values_width(v, v_stride, keys, p, a, dv, ot, LANES);
+        values_width(v, v_stride, keys, p, a, dv, ot, next, LANES);
         break;
 #endif
     }
