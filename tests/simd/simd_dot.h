@@ -188,10 +188,64 @@ static void test_specials(void)
         }
 }
 
+#if defined(QKV_DOT_AT)
+static float float_of_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+typedef struct pair_at {
+    const uint16_t *p;
+    const float *y, *c;
+    float out[VL];
+} pair_at;
+
+static void call_dot_at(void *arg)
+{
+    pair_at *x = arg;
+    v_store(x->out, v_dot_at(x->p, v_load(x->y), v_load(x->c)));
+}
+
+/* Any bits, NaN and infinity among them; the pair alone on its page, at an even address. */
+static void test_dot_at(void)
+{
+    t_rng rng = t_rng_of(t_seed());
+    float y[VL], c[VL], spread[VL], want[VL];
+
+    if (!t_case("the bits of v_dot"))
+        return;
+    uint16_t *p = t_alloc(3 * sizeof *p, 2, T_END, 0);
+    for (int n = 0; n < t_times(20000); n++) {
+        for (int i = 0; i < VL; i++) {
+            y[i] = float_of_bits((uint32_t)t_bits(&rng));
+            c[i] = float_of_bits((uint32_t)t_bits(&rng));
+        }
+        for (int i = 0; i < 3; i++)
+            p[i] = (uint16_t)t_bits(&rng);
+        for (int at = 0; at < 2; at++) {
+            for (int i = 0; i < VL; i++)
+                memcpy(&spread[i], p + at, sizeof *spread);
+            v_store(want, v_dot(v_load(spread), v_load(y), v_load(c)));
+            pair_at x = {.p = p + at, .y = y, .c = c};
+            t_call(call_dot_at, &x);
+            for (int i = 0; i < VL; i++)
+                t_check(memcmp(&x.out[i], &want[i], sizeof want[i]) == 0 ||
+                            (isnan(x.out[i]) && isnan(want[i])),
+                        "lane %d is %a, not %a", i, (double)x.out[i], (double)want[i]);
+        }
+    }
+}
+#endif
+
 static const t_test dot_tests[] = {{"load", test_load},
                                    {"zip_rows", test_zip_rows},
                                    {"exact", test_exact},
                                    {"rounding", test_rounding},
+#if defined(QKV_DOT_AT)
+                                   {"dot_at", test_dot_at},
+#endif
                                    {"specials", test_specials}};
 
 const simd_suite simd_suite_of_tier = {SIMD_PROGRAM, SIMD_TIER, SIMD_CPU,

@@ -60,6 +60,16 @@ static inline vf v_set1_from(const char *p)
     return v_set1(x);
 }
 
+/* madd with the operand at p in all lanes of x, for those that meet one vector only. */
+static inline vf madd_at(const char *p, vf y, vf sum)
+{
+#if defined(QKV_PAIRS) && defined(QKV_DOT_AT)
+    return v_dot_at(p, y, sum);
+#else
+    return madd(v_set1_from(p), y, sum);
+#endif
+}
+
 /* Steps from .. end-1 of R keys, k_step bytes apart, against Z vectors of queries. */
 INLINE void add_channels(vf acc[TILE][LANES], const char *k, int64_t k_step, const real *qt,
                          int width, int from, int end, const int R, const int Z)
@@ -69,7 +79,12 @@ INLINE void add_channels(vf acc[TILE][LANES], const char *k, int64_t k_step, con
         UNROLL for (int z = 0; z < Z; z++) q[z] = v_load(qt + (int64_t)i * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
         {
-            const vf x = v_set1_from(k + r * k_step + (int64_t)i * (int64_t)sizeof(real));
+            const char *at = k + r * k_step + (int64_t)i * (int64_t)sizeof(real);
+            if (Z == 1) {
+                acc[r][0] = madd_at(at, q[0], acc[r][0]);
+                continue;
+            }
+            const vf x = v_set1_from(at);
             UNROLL for (int z = 0; z < Z; z++) acc[r][z] = madd(x, q[z], acc[r][z]);
         }
     }
@@ -115,7 +130,12 @@ INLINE void add_keys(vf acc[TILE][LANES], int from, int end, const real *v, int6
         UNROLL for (int z = z0; z < z1; z++) w[z] = v_load(p + j * width + z * VL);
         UNROLL for (int r = 0; r < R; r++)
         {
-            const vf y = v_set1(v[j * v_stride + r]);
+            const real *at = v + j * v_stride + r;
+            if (z1 - z0 == 1) {
+                acc[r][z0] = madd_at((const char *)at, w[z0], acc[r][z0]);
+                continue;
+            }
+            const vf y = v_set1(*at);
             UNROLL for (int z = z0; z < z1; z++) acc[r][z] = madd(y, w[z], acc[r][z]);
         }
     }
