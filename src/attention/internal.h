@@ -90,7 +90,7 @@ enum {
     QKV_PART_UNIT = QKV_BLOCK_KEYS, /* parts begin at multiples of this */
     QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
     QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
-    QKV_STREAM_TILES = 8, /* tiles of a sequence that wait for memory more than for each other */
+    QKV_STREAM_TILES = 8, /* a sequence of so few tiles waits for memory, and for its last rows */
     QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */
 };
 
@@ -103,6 +103,7 @@ typedef struct qkv_seq {
     int64_t blocks;       /* of queries; at least 1, so that rows past q_len are written */
     int64_t tile_rows;    /* rows of a block, which begin anew every cut_rows */
     int64_t cut_rows;
+    int64_t rest;         /* last rows of the last block that are the decode kernel's, in its tile */
     int64_t parts;        /* of keys */
     int32_t streams;      /* keys and values are many, tiles few: qkv_tile has it */
     int64_t part_lo, part_keys; /* part n holds keys part_lo + n part_keys onwards */
@@ -122,6 +123,7 @@ struct qkv_plan {
     int32_t n_groups;   /* Hq / head_group */
     int64_t n_tasks, n_merges, n_slots;
     size_t lanes_bytes, scratch_bytes, own_state_bytes; /* of one worker */
+    size_t rest_scratch; /* where the decode kernel's scratch begins if both work on a tile */
     size_t state_bytes;                                 /* of one slot */
     qkv_seq *seqs;
     uint8_t *block_bits;

@@ -4,8 +4,9 @@
  * How the work is cut.  A tile is up to kernel->lanes rows of one sequence, where row r is query
  * token r / head_group of head r % head_group in its group: the heads that share keys and values
  * fill the lanes together.  Under a block mask no tile lies in two rows of its blocks, or a tile
- * would visit what either sees.  A sequence whose rows fit the decode kernel uses that one.  A
- * task is one tile against all its keys.  A sequence with few tiles and many keys (decoding) is
+ * would visit what either sees.  A sequence of few rows uses the decode kernel, and so do a few
+ * rows that a longer one has beyond whole vectors; they ride on its last tile.  A task is one
+ * tile against all its keys.  A sequence with few tiles and many keys (decoding) is
  * cut by keys as well: its parts are computed in phase 0 as partial states and joined in ascending
  * order in phase 1.
  *
@@ -120,7 +121,8 @@ static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
  * ones are cut evenly, in whole vectors. */
 static void cut_rows(const qkv_plan *plan, qkv_seq *seq)
 {
-    const int64_t lanes = seq->kernel->lanes, rows = seq->span.q_len * plan->head_group;
+    const int64_t lanes = seq->kernel->lanes;
+    const int64_t rows = seq->span.q_len * plan->head_group - seq->rest;
 
     seq->tile_rows = seq->cut_rows = lanes;
     if (plan->shape.block_k > 0 && seq->kernel == plan->attend) {
@@ -141,19 +143,27 @@ qkv_row_range qkv_rows_of_tile(const qkv_plan *plan, const qkv_seq *seq, int64_t
 {
     const int64_t tiles = (seq->cut_rows - 1) / seq->tile_rows + 1;
     const int64_t cut = block / tiles * seq->cut_rows, from = cut + block % tiles * seq->tile_rows;
-    int64_t end = seq->span.q_len * plan->head_group;
+    const int64_t rows = seq->span.q_len * plan->head_group;
+    int64_t end = rows - seq->rest;
 
     end = end < cut + seq->cut_rows ? end : cut + seq->cut_rows;
-    return (qkv_row_range){from, end < from + seq->tile_rows ? end : from + seq->tile_rows};
+    end = end < from + seq->tile_rows ? end : from + seq->tile_rows;
+    return (qkv_row_range){from, block == seq->blocks - 1 ? rows : end};
 }
 
 /* Few enough rows are the decode kernel's.  Rows are counted with all heads of a group even where
- * block masks keep heads apart, so that how a pattern is stored does not choose the kernel. */
+ * block masks keep heads apart, so that how a pattern is stored does not choose the kernel; for the
+ * same reason such a sequence has no rest.  Nor have sequences of many tiles: it is little there,
+ * and a row of a prefill keeps its bits when rows are added behind it. */
 static void choose_kernel(const qkv_plan *plan, qkv_seq *seq)
 {
-    const int64_t rows = seq->span.q_len * plan->group;
+    const qkv_kernel *attend = plan->attend, *decode = plan->decode;
+    const int64_t rows = seq->span.q_len * plan->group, rest = rows % attend->vector;
 
-    seq->kernel = rows <= plan->decode->lanes ? plan->decode : plan->attend;
+    seq->kernel = rows <= decode->lanes && rows <= attend->few ? decode : attend;
+    if (seq->kernel == attend && rows > attend->vector && rest <= attend->rest &&
+        plan->shape.block_k == 0 && tiles_of(rows, attend) <= QKV_STREAM_TILES)
+        seq->rest = rest;
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -161,9 +171,11 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Bytes of a partial state of this sequence. */
 static size_t slot_bytes(const qkv_plan *plan, const qkv_seq *seq)
 {
-    const int64_t rows = seq->span.q_len * plan->head_group, most = seq->tile_rows;
-    const int32_t lanes = (int32_t)(rows < most ? rows : most);
-    return qkv_align64(seq->kernel->state_bytes(lanes, plan->shape.head_dim_v));
+    const int64_t rows = seq->span.q_len * plan->head_group - seq->rest, most = seq->tile_rows;
+    const int32_t lanes = (int32_t)(rows < most ? rows : most), dv = plan->shape.head_dim_v;
+    const size_t rest =
+        seq->rest ? qkv_align64(plan->decode->state_bytes((int32_t)seq->rest, dv)) : 0;
+    return qkv_align64(seq->kernel->state_bytes(lanes, dv)) + rest;
 }
 
 /* Cuts every sequence and counts; seqs may be NULL if only the counts are wanted. */
@@ -189,20 +201,23 @@ static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
     }
 }
 
-/* The memory of one worker, enough for either kernel. */
+/* The memory of one worker, enough for either kernel; for both where tiles may have a rest. */
 static void size_worker(qkv_plan *plan)
 {
     const qkv_kernel *kernels[] = {plan->attend, plan->decode};
     const int32_t d = plan->shape.head_dim, dv = plan->shape.head_dim_v;
+    size_t lanes[2], scratch[2], state[2];
 
     for (int i = 0; i < 2; i++) {
-        const qkv_kernel *k = kernels[i];
-        plan->lanes_bytes =
-            larger(plan->lanes_bytes, qkv_align64((size_t)k->lanes * sizeof(qkv_lane)));
-        plan->scratch_bytes = larger(plan->scratch_bytes, qkv_align64(k->scratch_bytes(d, dv)));
-        plan->own_state_bytes =
-            larger(plan->own_state_bytes, qkv_align64(k->state_bytes(k->lanes, dv)));
+        lanes[i] = qkv_align64((size_t)kernels[i]->lanes * sizeof(qkv_lane));
+        scratch[i] = qkv_align64(kernels[i]->scratch_bytes(d, dv));
+        state[i] = qkv_align64(kernels[i]->state_bytes(kernels[i]->lanes, dv));
     }
+    const int both = plan->attend->rest > 0;
+    plan->rest_scratch = scratch[0];
+    plan->lanes_bytes = both ? lanes[0] + lanes[1] : larger(lanes[0], lanes[1]);
+    plan->scratch_bytes = both ? scratch[0] + scratch[1] : larger(scratch[0], scratch[1]);
+    plan->own_state_bytes = both ? state[0] + state[1] : larger(state[0], state[1]);
 }
 
 static void forget_pointers(qkv_desc *d)

@@ -18,9 +18,21 @@ typedef struct tile_place {
     int64_t b, group, block;
     int own_rows; /* lanes differ in their row of the block mask */
     qkv_kv kv;
-    qkv_lane *lanes;
+    qkv_lane *lanes; /* of all rows */
+    int64_t n_lanes;
     qkv_tile tile;
+    qkv_tile rest; /* the last rows, where they are the decode kernel's */
 } tile_place;
+
+/* States of a tile lie one after the other. */
+static void set_state(tile_place *place, void *state)
+{
+    const int32_t dv = place->plan->shape.head_dim_v;
+
+    place->tile.state = state;
+    place->rest.state = (char *)state +
+                        qkv_align64(place->seq->kernel->state_bytes(place->tile.n_lanes, dv));
+}
 
 /* Fills the lanes of a tile.  A sequence without queries leaves it empty. */
 static void place_tile(tile_place *place, int32_t worker)
@@ -34,10 +46,16 @@ static void place_tile(tile_place *place, int32_t worker)
     place->lanes = (qkv_lane *)(void *)memory;
     place->tile.shape = &plan->shape;
     place->tile.lanes = place->lanes;
-    place->tile.n_lanes = (int32_t)(rows.end - rows.from);
+    place->n_lanes = rows.end - rows.from;
     place->tile.streams = place->seq->streams;
     place->tile.scratch = memory + plan->lanes_bytes;
-    place->tile.state = memory + plan->lanes_bytes + plan->scratch_bytes;
+    place->rest = place->tile;
+    if (place->block == place->seq->blocks - 1)
+        place->rest.n_lanes = (int32_t)place->seq->rest;
+    place->tile.n_lanes = (int32_t)place->n_lanes - place->rest.n_lanes;
+    place->rest.lanes = place->lanes + place->tile.n_lanes;
+    place->rest.scratch = memory + plan->lanes_bytes + plan->rest_scratch;
+    set_state(place, memory + plan->lanes_bytes + plan->scratch_bytes);
     qkv_fill_lanes(plan, place->args, place->b, place->group, rows, place->lanes);
     place->own_rows = 0;
     for (int64_t i = 1; plan->shape.block_k && i < place->tile.n_lanes; i++)
@@ -102,11 +120,19 @@ static qkv_kv find_keys(const tile_place *place)
     return kv;
 }
 
+/* With a rest the kernels take turns, so that the second finds its keys in the core's cache. */
 static void visit_keys(tile_place *place, int64_t j0, int64_t j1)
 {
     place->kv.first = j0;
-    if (j0 < j1)
+    place->kv.end = j1;
+    if (place->rest.n_lanes == 0 && j0 < j1)
         place->seq->kernel->keys(&place->tile, &place->kv, j0, j1);
+    for (int64_t j = j0, end; place->rest.n_lanes > 0 && j < j1; j = end) {
+        end = (j / QKV_BLOCK_KEYS + 1) * QKV_BLOCK_KEYS;
+        end = end < j1 ? end : j1;
+        place->seq->kernel->keys(&place->tile, &place->kv, j, end);
+        place->plan->decode->keys(&place->rest, &place->kv, j, end);
+    }
 }
 
 /* The keys from j towards `end` up to the first that some lane's pattern shows; end if none. */
@@ -166,7 +192,7 @@ static void visit_part(tile_place *place, int64_t part)
 {
     const qkv_seq *seq = place->seq;
     int64_t j0 = place->lanes[0].lo;
-    int64_t j1 = place->lanes[place->tile.n_lanes - 1].hi + 1;
+    int64_t j1 = place->lanes[place->n_lanes - 1].hi + 1;
 
     place->kv = find_keys(place);
     if (raw_scores(place->plan)) { /* the look shows hidden scores too */
@@ -227,6 +253,8 @@ static void finish_tile(const tile_place *place)
 {
     if (place->tile.n_lanes > 0)
         place->seq->kernel->finish(&place->tile);
+    if (place->rest.n_lanes > 0)
+        place->plan->decode->finish(&place->rest);
     if (place->block == place->seq->blocks - 1)
         write_padding(place);
 }
@@ -253,10 +281,12 @@ static void attend_task(tile_place *place, int64_t part, int32_t worker)
     place_tile(place, worker);
     if (place->tile.n_lanes > 0) {
         if (seq->parts > 1)
-            place->tile.state = slot(place, part);
-        for (int32_t i = 0; place->plan->shape.stage >= 0 && i < place->tile.n_lanes; i++)
+            set_state(place, slot(place, part));
+        for (int64_t i = 0; place->plan->shape.stage >= 0 && i < place->n_lanes; i++)
             fill_weights(place->plan, place->lanes[i].weights, -INFINITY);
         place->seq->kernel->begin(&place->tile);
+        if (place->rest.n_lanes > 0)
+            place->plan->decode->begin(&place->rest);
         visit_part(place, part);
     }
     if (seq->parts == 1)
@@ -266,9 +296,14 @@ static void attend_task(tile_place *place, int64_t part, int32_t worker)
 static void merge_task(tile_place *place, int32_t worker)
 {
     place_tile(place, worker);
-    place->tile.state = slot(place, 0);
-    for (int64_t part = 1; part < place->seq->parts; part++)
-        place->seq->kernel->merge(&place->tile, slot(place, part));
+    set_state(place, slot(place, 0));
+    tile_place other = *place;
+    for (int64_t part = 1; part < place->seq->parts; part++) {
+        set_state(&other, slot(place, part));
+        place->seq->kernel->merge(&place->tile, other.tile.state);
+        if (place->rest.n_lanes > 0)
+            place->plan->decode->merge(&place->rest, other.rest.state);
+    }
     finish_tile(place);
 }
 

@@ -99,6 +99,7 @@ typedef struct qkv_kv {
     /* The first key to be looked at.  Kernels whose products begin at whole units of keys find its row
      * in place of those before it, which may lie in no page. */
     int64_t first;
+    int64_t end; /* one past the last key this tile looks at, in this call or in later ones */
 
     /* Of codes: scale and min of key 0, or of row 0 of page 0; and the keys' other channels. */
     const void *k_scale, *k_min, *v_scale, *v_min, *k_rope;
@@ -128,6 +129,14 @@ static inline int64_t qkv_kv_run(const qkv_kv *kv, int64_t j, int64_t end)
 typedef struct qkv_kernel {
     const char *name; /* "attend_f32_bf16_bf16__avx512" */
     int32_t lanes;    /* queries a tile holds */
+
+    /* Of attend kernels, beside the decode kernel for the same types.  A vector costs the same however
+     * many queries are in it, a row of the decode kernel costs something by itself; so a few are
+     * that one's.  By count, never by a clock: measured once for each tier. */
+    int32_t vector; /* queries a vector holds */
+    int32_t few;    /* the most queries of a sequence that are all the decode kernel's */
+    int32_t rest;   /* the most beyond whole vectors that are, the others' keys being near; 0: none */
+
     size_t (*scratch_bytes)(int32_t head_dim, int32_t head_dim_v);
     size_t (*state_bytes)(int32_t n_lanes, int32_t head_dim_v);
     void (*begin)(const qkv_tile *tile);

@@ -21,7 +21,7 @@ typedef struct block_operands {
 static block_operands operands_of(const qkv_shape *shape, const qkv_kv *kv, int k_type, int v_type,
                                   int64_t j, int64_t j1)
 {
-    const int64_t end = block_end(j, j1), next = block_end(end, j1);
+    const int64_t end = block_end(j, j1), next = block_end(end, kv->end);
     block_operands x = {.kv = kv, .k_type = k_type, .v_type = v_type, .j0 = j,
                         .n = (int)(end - j), .finite = -1};
 
