@@ -34,6 +34,10 @@
  * Parameters: none.  Needs one simd/ header, coming_tmpl.h and one of the operands templates.
  */
 enum {
+    /* Keys or channels of a tile with one vector alone, whose chains hide the latency of an FMA by
+     * themselves: four do not. */
+    LONE_TILE = TILE == 4 && LANES == 3 ? 8 : TILE,
+
     /* Are a tile's TILE chains enough for one vector alone?  Then ranges cut vectors apart, at
      * whole tiles. */
     NARROWS = TILE >= 8 && LANES == 3,
@@ -71,7 +75,7 @@ static inline vf madd_at(const char *p, vf y, vf sum)
 }
 
 /* Steps from .. end-1 of R keys, k_step bytes apart, against Z vectors of queries. */
-INLINE void add_channels(vf acc[TILE][LANES], const char *k, int64_t k_step, const real *qt,
+INLINE void add_channels(vf acc[LONE_TILE][LANES], const char *k, int64_t k_step, const real *qt,
                          int width, int from, int end, const int R, const int Z)
 {
     for (int i = from; i < end; i++) {
@@ -95,7 +99,7 @@ INLINE void add_channels(vf acc[TILE][LANES], const char *k, int64_t k_step, con
 INLINE void scores_tile(const char *k, int64_t k_step, int j, int n, const real *qt, int steps,
                         real *s, real *top, int width, const coming *next, const int R, const int Z)
 {
-    vf acc[TILE][LANES];
+    vf acc[LONE_TILE][LANES];
     UNROLL for (int r = 0; r < R; r++)
     {
         UNROLL for (int z = 0; z < Z; z++) acc[r][z] = v_zero();
@@ -122,7 +126,7 @@ INLINE void scores_tile(const char *k, int64_t k_step, int j, int n, const real 
 }
 
 /* acc += V P over keys from .. end-1, counted as the operands have them. */
-INLINE void add_keys(vf acc[TILE][LANES], int from, int end, const real *v, int64_t v_stride,
+INLINE void add_keys(vf acc[LONE_TILE][LANES], int from, int end, const real *v, int64_t v_stride,
                      const real *p, int width, const int R, const int z0, const int z1)
 {
     for (int j = from; j < end; j++) {
@@ -142,7 +146,7 @@ INLINE void add_keys(vf acc[TILE][LANES], int from, int end, const real *v, int6
 }
 
 /* The same over the keys of a strip. */
-INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
+INLINE void add_strip(vf acc[LONE_TILE][LANES], const strip *x, const real *v, int64_t v_stride,
                       const real *p, int width, const int R, const int z0, const int z1)
 {
     add_keys(acc, x->from / KEY_UNIT, operand_keys(x->end), v, v_stride, p, width, R, z0, z1);
@@ -150,7 +154,7 @@ INLINE void add_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_
 
 /* And over a strip of all vectors, while `next` is asked for.  The tile is that of channels
  * c .. c+R-1 of dv. */
-INLINE void add_whole_strip(vf acc[TILE][LANES], const strip *x, const real *v, int64_t v_stride,
+INLINE void add_whole_strip(vf acc[LONE_TILE][LANES], const strip *x, const real *v, int64_t v_stride,
                             const real *p, int width, const coming *next, int c, int dv,
                             const int R, const int Z)
 {
@@ -171,7 +175,7 @@ INLINE void values_tile(const real *v, int64_t v_stride, const real *p, const st
                         const real *a, int c, int dv, real *ot, int width, const coming *next,
                         const int R, const int Z)
 {
-    vf acc[TILE][LANES];
+    vf acc[LONE_TILE][LANES];
     v += c;
     ot += c * width;
     UNROLL for (int r = 0; r < R; r++)
@@ -208,6 +212,8 @@ INLINE void scores_width(const char *k, int64_t k_step, int n, const real *qt, i
                          real *s, real *top, int width, const coming *next, const int Z)
 {
     int j = 0;
+    for (; Z == 1 && LONE_TILE > TILE && j + LONE_TILE <= n; j += LONE_TILE)
+        scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, LONE_TILE, Z);
     for (; j + TILE <= n; j += TILE)
         scores_tile(k, k_step, j, n, qt, steps, s, top, width, next, TILE, Z);
     for (; TILE > 4 && j + 4 <= n; j += 4)
@@ -223,6 +229,8 @@ INLINE void values_width(const real *v, int64_t v_stride, const strips *keys, co
 {
     const int width = Z * VL;
     int c = 0;
+    for (; Z == 1 && LONE_TILE > TILE && c + LONE_TILE <= dv; c += LONE_TILE)
+        values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, LONE_TILE, Z);
     for (; c + TILE <= dv; c += TILE)
         values_tile(v, v_stride, p, keys, a, c, dv, ot, width, next, TILE, Z);
     for (; TILE > 4 && c + 4 <= dv; c += 4)
