@@ -21,25 +21,33 @@ static const struct {
 
 enum { N_KERNELS = sizeof table / sizeof *table };
 
-/* Are these numbers, or codes with one scale a row that can wait, exact in bf16? */
-static int exact_in_bf16(int32_t type, int32_t dim, int32_t group)
+/* Are these numbers, or codes whose scales can wait, exact in bf16?  Scales wait for the sums over their
+ * channels: of a whole row, or of even groups of 16 at least in tiles of many queries. */
+static int exact_in_bf16(qkv_op op, int32_t type, int32_t dim, int32_t group)
 {
+    const int waits = group == dim || (op == QKV_OP_ATTEND && group >= 16 && group % 2 == 0);
     return type == QKV_BF16 ||
-           ((type == QKV_I8 || type == QKV_U4 || type == QKV_E4M3 || type == QKV_E5M2) &&
-            group == dim);
+           ((type == QKV_I8 || type == QKV_U4 || type == QKV_E4M3 || type == QKV_E5M2) && waits);
 }
 
-static int keys_and_values_exact(const qkv_desc *d)
+/* Products of pairs of channels want the rotary part to begin at an even one. */
+static int rope_exact(qkv_op op, const qkv_desc *d)
 {
-    return exact_in_bf16(d->k.type, d->head_dim, d->k_group) &&
-           exact_in_bf16(d->v.type, d->head_dim_v, d->v_group) && d->rope_dim == 0;
+    return d->rope_dim == 0 || (op == QKV_OP_ATTEND && d->k_rope.type == QKV_BF16 &&
+                                (d->head_dim - d->rope_dim) % 2 == 0);
+}
+
+static int keys_and_values_exact(qkv_op op, const qkv_desc *d)
+{
+    return exact_in_bf16(op, d->k.type, d->head_dim - d->rope_dim, d->k_group) &&
+           exact_in_bf16(op, d->v.type, d->head_dim_v, d->v_group) && rope_exact(op, d);
 }
 
 /* May products be computed in this type? */
-static int permits(const qkv_desc *d, int32_t compute)
+static int permits(qkv_op op, const qkv_desc *d, int32_t compute)
 {
     if (compute == QKV_BF16)
-        return (d->q.type == QKV_BF16 && keys_and_values_exact(d)) ||
+        return (d->q.type == QKV_BF16 && keys_and_values_exact(op, d)) ||
                (d->q.type != QKV_F64 && d->precision == QKV_PRECISION_MEDIUM);
     if (compute == QKV_F32_HIGH)
         return d->q.type != QKV_F64 && d->precision != QKV_PRECISION_HIGHEST;
@@ -59,7 +67,7 @@ static int32_t precision_of(int i)
 static int suits(const qkv_desc *d, int i)
 {
     if (table[i].k_type == QKV_ANY)
-        return table[i].compute == QKV_F32 || keys_and_values_exact(d);
+        return table[i].compute == QKV_F32 || keys_and_values_exact(table[i].op, d);
     return table[i].k_type == d->k.type && table[i].v_type == d->v.type && d->rope_dim == 0;
 }
 
@@ -68,7 +76,7 @@ const qkv_kernel *qkv_find_kernel(qkv_op op, const qkv_desc *d)
     const uint32_t cpu = qkv_cpu_flags() & d->cpu_mask;
 
     for (int i = 0; i < N_KERNELS; i++)
-        if (table[i].op == op && permits(d, table[i].compute) && suits(d, i) &&
+        if (table[i].op == op && permits(op, d, table[i].compute) && suits(d, i) &&
             (table[i].cpu & ~cpu) == 0)
             return table[i].kernel;
     return NULL;

@@ -12,7 +12,8 @@
  *     weight     x_j = w_j (exp(e_j) - 1)
  *     raise      1 + sum_j x_j       lower = sum_j w_j exp(-e_j)
  *     o          sum_j x_j (|v_j| + |o|) / (2 - raise)  +  u g sum_j w_j |v_j|  +  half an ulp of
- *                the output; from raise = 1.5 on: max |v| + |o|, for a mean of the values it stays
+ *                the output; from raise = 1.5 on: max |v| + |o|, for a mean of the values it stays,
+ *                and the rounding of any one weight
  *     products of bf16   the score's operands, if they had to be rounded, in d_j; weights and values
  *                rounded independently: 6 u_b sqrt(sum_j (w_j v_j)^2), at most u_b sum_j w_j |v_j|
  *     lse        log of raise or of 1 / lower  +  u (g + 2 |lse|)
@@ -39,11 +40,10 @@ static format format_of(int32_t type)
     return type == QKV_F16 ? f16 : type == QKV_BF16 ? bf16 : type == QKV_F64 ? f64 : f32;
 }
 
-/* Codes of 4 bits if a row has one scale and one minimum. */
-static int exact_in_bf16(int32_t type, int32_t dim, int32_t group)
+static int exact_in_bf16(int32_t type)
 {
     return type == QKV_BF16 || type == QKV_I8 || type == QKV_E4M3 || type == QKV_E5M2 ||
-           (type == QKV_U4 && (group == 0 || group == dim));
+           type == QKV_U4;
 }
 
 ref_products qkv_ref_products(const qkv_desc *d)
@@ -54,8 +54,7 @@ ref_products qkv_ref_products(const qkv_desc *d)
      * which is left out.  Low parts of small numbers are subnormal. */
     const ref_products parts_of_bf16 = {0x1.84p-15, 0x1.84p-15, 0x1p-117};
 
-    if (d->q.type == QKV_BF16 && exact_in_bf16(d->k.type, d->head_dim, d->k_group) &&
-        exact_in_bf16(d->v.type, d->head_dim_v, d->v_group))
+    if (d->q.type == QKV_BF16 && exact_in_bf16(d->k.type) && exact_in_bf16(d->v.type))
         return bf16;
     if (d->q.type == QKV_F64 || d->precision == QKV_PRECISION_HIGHEST)
         return none;
@@ -105,7 +104,7 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
 
     for (int64_t c = 0; c < r->d->head_dim_v; c++) {
         const double o = fabs(r->o[c]);
-        double relative = 0, mass = 0, squares = 0, weighed = 0, raw = 0, largest = 0;
+        double relative = 0, mass = 0, squares = 0, weighed = 0, raw = 0, largest = 0, most = 0;
         double tiny = compute->smallest;
         int undefined = 0;
         for (int64_t j = 0; j < r->d->kv_len; j++) {
@@ -116,6 +115,7 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
             /* x_j stands in size[] by now. */
             relative += r->size[j] == 0 ? 0 : r->size[j] * (v + o);
             largest = fmax(largest, v);
+            most = fmax(most, number.weighed);
             mass += r->w[j] * v;
             weighed += r->w[j] * number.weighed;
             squares += r->w[j] * number.weighed * (r->w[j] * number.weighed);
@@ -125,7 +125,8 @@ static void o_errors(const ref_row *r, double *budget, const format *compute)
             undefined |= undefined_product(r, j, v, compute);
         }
         relative = r->raise < 1.5 ? fmin(relative / (2 - r->raise), largest + o) : largest + o;
-        const double rounding = products.weights * fmin(weighed, 6 * sqrt(squares));
+        const double known = fmin(weighed, 6 * sqrt(squares));
+        const double rounding = products.weights * (r->raise < 1.5 ? known : most);
         const double e = relative + u * chain(r) * (mass + o) + rounding + tiny;
         budget[c] = e + out.u * (o + e) + out.smallest / 2;
         if (undefined || raw > compute->largest / 4 || (isfinite(o) && o + e > out.largest))

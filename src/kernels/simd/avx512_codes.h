@@ -44,13 +44,17 @@ static inline __m512i load_codes_(const uint8_t *p, int n)
 }
 
 /* Channels 0 .. 2 VL - 1 and 2 VL .. 4 VL - 1 as pairs. */
-static inline void v_code_pairs(const code_tables *t, const uint8_t *p, int n, vf *a, vf *b)
+static inline void code_pairs_(const code_tables *t, __m512i codes, vf *a, vf *b)
 {
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
     __m512i low, high;
-    code_bytes_(t, _mm512_permutexvar_epi64(order, load_codes_(p, n)), &low, &high);
+    code_bytes_(t, _mm512_permutexvar_epi64(order, codes), &low, &high);
     *a = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));
     *b = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));
+}
+static inline void v_code_pairs(const code_tables *t, const uint8_t *p, int n, vf *a, vf *b)
+{
+    code_pairs_(t, load_codes_(p, n), a, b);
 }
 
 /* Two rows of codes as pairs of keys, 4 VL channels in an order that v_unzip_codes undoes. */
@@ -95,6 +99,16 @@ static inline void all_nibbles_(__m512i x, vf y[4])
     y[1] = nibbles_(_mm512_srli_epi16(x, 1));
     y[2] = nibbles_(_mm512_srli_epi16(x, 5));
     y[3] = nibbles_(_mm512_srli_epi16(x, 9));
+}
+/* The first n of 4 VL codes of 4 bits, less `less`, as pairs of channels in order.  Tables: int8's. */
+static inline void v_nibbles_less(const code_tables *t, const uint8_t *p, int n, int less, vf *a,
+                                  vf *b)
+{
+    const __mmask32 there = n >= 64 ? 0xffffffffu : (__mmask32)((1ull << (n + 1) / 2) - 1);
+    const __m512i x = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(there, p));
+    const __m512i codes = _mm512_and_si512(_mm512_or_si512(x, _mm512_slli_epi16(x, 4)),
+                                           _mm512_set1_epi16(0x0f0f));
+    code_pairs_(t, _mm512_sub_epi8(codes, _mm512_set1_epi8((char)less)), a, b);
 }
 static inline __m512i load_nibbles_(const uint8_t *p, int n)
 {

@@ -102,9 +102,9 @@ static void values_selected(const tile_map *t, const block_view *b, const real *
 #include "kernels/tmpl/block_operands_tmpl.h"
 
 /* Scores of Z vectors of queries to weights, which replace them; updates l, and leaves exp(m_old -
- * m_new) in rescale.  m: the new maximum. */
+ * m_new) in rescale.  m: the new maximum.  WHOLE: as single numbers, not as operands. */
 INLINE void weigh(const tile_map *t, const vf m[LANES], int from, int n, int z0, const int Z,
-                  const int FAR)
+                  const int FAR, const int WHOLE)
 {
     const int width = t->width;
     const vf scale = v_set1(t->scale), unit = v_set1(t->scale * weight_unit());
@@ -126,14 +126,22 @@ INLINE void weigh(const tile_map *t, const vf m[LANES], int from, int n, int z0,
         {
             const vf p = WEIGHT(r), next = WEIGHT(r + 1);
             sum[z] = v_add(v_add(sum[z], p), next);
-            store_weights(s, width, r, z, p, next);
+            if (WHOLE) {
+                v_store(s + r * width + z * VL, p);
+                v_store(s + (r + 1) * width + z * VL, next);
+            } else {
+                store_weights(s, width, r, z, p, next);
+            }
         }
     }
     UNROLL for (int z = 0; z < Z && r < n; z++)
     {
         const vf p = WEIGHT(r);
         sum[z] = v_add(sum[z], p);
-        store_last_weight(s, width, r, z, p);
+        if (WHOLE)
+            v_store(s + r * width + z * VL, p);
+        else
+            store_last_weight(s, width, r, z, p);
     }
 #undef WEIGHT
     UNROLL for (int z = 0; z < Z; z++)
@@ -146,15 +154,19 @@ INLINE void weigh(const tile_map *t, const vf m[LANES], int from, int n, int z0,
     }
 }
 
-static void weigh_far(const tile_map *t, vf m, int from, int n, int z)
+static void weigh_far(const tile_map *t, vf m, int from, int n, int z, int whole)
 {
     const vf one[LANES] = {m};
-    weigh(t, one, from, n, z, 1, 1);
+    if (whole)
+        weigh(t, one, from, n, z, 1, 1, 1);
+    else
+        weigh(t, one, from, n, z, 1, 1, 0);
 }
 
 /* Raises the maximum of Z vectors of queries at once, which hides its latency and that of the sum.
  * `top` has the largest scores, or is NULL where they were changed since the product. */
-INLINE void soften_width(const tile_map *t, const real *top, int from, int n, int z0, const int Z)
+INLINE void soften_width(const tile_map *t, const real *top, int from, int n, int z0, const int Z,
+                         const int WHOLE)
 {
     const vf scale = v_set1(t->scale);
     const real *s = t->s + z0 * VL;
@@ -173,24 +185,29 @@ INLINE void soften_width(const tile_map *t, const real *top, int from, int n, in
         far |= any_far(no_infinity(m[z]));
     }
     if (!far) {
-        weigh(t, m, from, n, z0, Z, 0);
+        weigh(t, m, from, n, z0, Z, 0, WHOLE);
         return;
     }
-    UNROLL for (int z = 0; z < Z; z++) weigh_far(t, m[z], from, n, z0 + z);
+    UNROLL for (int z = 0; z < Z; z++) weigh_far(t, m[z], from, n, z0 + z, WHOLE);
 }
 
 /* Pairs of weights go where the scores of an earlier key were: all vectors of a row must have been
  * read, so they go together or, one vector after the other, in columns of their own. */
-static void soften(const tile_map *t, const block_view *b, const real *top)
+INLINE void soften_all(const tile_map *t, const block_view *b, const real *top, const int WHOLE)
 {
 #if LANES == 3
     if (t->vectors == 3 && b->from[0] == b->from[2] && b->end[0] == b->end[2]) {
-        soften_width(t, top, b->from[0], b->end[0], 0, 3);
+        soften_width(t, top, b->from[0], b->end[0], 0, 3, WHOLE);
         return;
     }
 #endif
     for (int z = 0; z < t->vectors; z++)
-        soften_width(t, top, b->from[z], b->end[z], z, 1);
+        soften_width(t, top, b->from[z], b->end[z], z, 1, WHOLE);
+}
+
+static void soften(const tile_map *t, const block_view *b, const real *top)
+{
+    soften_all(t, b, top, 0);
 }
 
 /* Which of n keys from j0 on some ranges show, in whole units counted from j0.  A key that shares

@@ -69,6 +69,12 @@
 #include "kernels/tmpl/decode_tmpl.h"
 #endif
 
+#if defined(QKV_CODE_PAIRS)
+#include "kernels/tmpl/code_groups_tmpl.h"
+
+#include "kernels/tmpl/attend_codes_tmpl.h"
+#endif
+
 #define JOIN_(a, b) a##__##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(x) #x
@@ -110,6 +116,12 @@
         decode_state_bytes, decode_begin, decode_keys_##types, decode_merge, decode_finish};
 
 #if defined(QKV_CODE_PAIRS)
+/* Many queries over any mixture of bf16 and codes that are exact in it, in groups of channels. */
+#define MAKE_CODED_ATTEND                                                                          \
+    const qkv_kernel JOIN(qkv_attend_bf16_any_any, TIER) = {                                       \
+        TEXT(JOIN(attend_bf16_any_any, TIER)), SUB_TILES * MAX_WIDTH, VL, INT32_MAX, 0,            \
+        scratch_of_groups, state_bytes, begin, attend_keys_coded, merge_states, finish};
+
 /* Decoding over any mixture of bf16 and codes that are exact in it, one scale a row. */
 #define MAKE_CODED_DECODE                                                                          \
     static size_t decode_scratch_coded(int32_t d, int32_t dv)                                      \

@@ -83,6 +83,13 @@ static void pair_rows(real *dst, const uint16_t *p, const uint16_t *q, int n)
 {
     static const uint16_t zeros[VL] = {0};
     int c = 0;
+    for (; q && c + 2 * VL <= n; c += 2 * VL) {
+        vf lo, hi;
+        v_zip_rows(p + c, q + c, &lo, &hi);
+        v_unzip(&lo, &hi);
+        v_store(dst + c, lo);
+        v_store(dst + c + VL, hi);
+    }
     for (; c + VL <= n; c += VL)
         v_store(dst + c, v_pair_rows(p + c, q ? q + c : zeros));
     if (c < n) {
