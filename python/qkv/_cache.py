@@ -11,6 +11,7 @@ from . import _qkv
 from ._arrays import Array, CacheFull
 from ._cache_config import name_config, name_info, name_stats
 from ._cache_file import inspect
+from ._turn import Rotation
 
 Sequences = Union[None, int, Iterable[int]]
 
@@ -239,8 +240,9 @@ class Cache:
         return stop - start
 
     def _append(
-        self, layer: int, seqs: Sequences, counts: Any, cu: Any, k: Array, v: Any, rope: Any
-    ) -> None:
+        self, layer: int, seqs: Sequences, counts: Any, cu: Any, k: Array, v: Any, rope: Any,
+        rotation: Optional[Rotation] = None,
+    ) -> None:  # fmt: skip
         ids = self._ids(seqs)
         if len(set(ids)) != len(ids):
             raise ValueError(f"seqs is {ids}; no sequence may be there twice")
@@ -251,8 +253,12 @@ class Cache:
             raise ValueError(f"layer is {layer}; it must be 0 .. {self._layers - 1}")
         starts = [state.written[layer] for state in states]
         needs = [max(w + n - s.length, 0) for s, w, n in zip(states, starts, counts)]
-        grow = any(needs)
-        self._c.append(layer, ids, needs if grow else None, starts, counts, k, v, rope, cu)
+        grow, turn = any(needs), None
+        if rotation is not None:
+            latent = self.config["latent"]
+            T = k.shape[0 if cu is not None else 1 if latent else 2]
+            turn = rotation.pack(starts, counts, cu, T, self.config["n_kv_heads"])
+        self._c.append(layer, ids, needs if grow else None, starts, counts, k, v, rope, cu, turn)
         for state, need, start, n in zip(states, needs, starts, counts):
             state.written[layer] = start + n
             if need:

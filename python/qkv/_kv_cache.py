@@ -13,6 +13,8 @@ from ._cache_attend import Attending
 from ._cache_config import pack_config
 from ._cache_file import inspect, open_pages_for
 from ._options import Lengths, cu_seqlens, lengths, shape_of
+from ._rope import Rope
+from ._turn import rotation_of
 
 
 def counts_of(shape: tuple[int, ...], lens: Any, cu: Any) -> tuple[list[int], Optional[list[int]]]:
@@ -160,6 +162,10 @@ class KVCache(Attending):
         *,
         lens: Optional[Lengths] = None,
         cu_seqlens: Optional[Lengths] = None,
+        rope: Optional[Rope] = None,
+        positions: Any = None,
+        table: Optional[tuple[Array, Array]] = None,
+        seq_len: Optional[int] = None,
     ) -> None:
         """Stores new tokens' keys and values in one layer.
 
@@ -171,12 +177,21 @@ class KVCache(Attending):
         seqs : an id or B ids, default all sequences in the order in which they came
         lens : (B,) tokens of each sequence, where they are fewer than T
         cu_seqlens : (B + 1,) row numbers of packed tokens
+        rope : a Rope of this head_dim that turns the keys on their way, with the bits of
+            rope.apply(k, positions) and an append of that.  k stays as it is.
+        positions : (T,) or (B, T), packed (T,), integers, with rope
+            Default: where the tokens are in their sequences.
+        table : (cos, sin), with rope, instead of positions
+            What rope.table() makes of (T,) or (B, T) positions: a row a token, for all layers of
+            a step.  Without it angles are computed anew in each layer.
+        seq_len : as in rope.apply()
 
         The layer that comes first takes pages for the new tokens.  CacheFull if there are too few,
         ValueError for arrays that do not fit; then the cache is as it was.
         """
         counts, cu = counts_of(shape_of("k", k, 4 if cu_seqlens is None else 3), lens, cu_seqlens)
-        self._append(layer, seqs, counts, cu, k, v, None)
+        rotation = rotation_of("rope", rope, positions, table, seq_len)
+        self._append(layer, seqs, counts, cu, k, v, None, rotation)
 
     def attend(
         self,

@@ -14,6 +14,8 @@ from ._cache_config import pack_config
 from ._cache_file import inspect, open_pages_for
 from ._kv_cache import counts_of
 from ._options import Lengths
+from ._rope import Rope
+from ._turn import rotation_of
 
 
 class LatentCache(Attending):
@@ -119,6 +121,10 @@ class LatentCache(Attending):
         *,
         lens: Optional[Lengths] = None,
         cu_seqlens: Optional[Lengths] = None,
+        rotate: Optional[Rope] = None,
+        positions: Any = None,
+        table: Optional[tuple[Array, Array]] = None,
+        seq_len: Optional[int] = None,
     ) -> None:
         """Stores new tokens' rows in one layer.
 
@@ -128,8 +134,11 @@ class LatentCache(Attending):
             Or (B, T, c) with the rotary keys apart:
         rope : (B, T, r)
             Packed, with cu_seqlens, without the axis B.
+        rotate : a Rope of head_dim c + r with rotary_offset at least c
+            Turns the rotary keys on their way.
 
-        seqs, lens, cu_seqlens and what is raised are as in KVCache.append().
+        seqs, lens, cu_seqlens, positions, table, seq_len and what is raised are as in
+        KVCache.append().
         """
         shape = tuple(getattr(latent, "shape", ()))
         wanted = 3 if cu_seqlens is None else 2
@@ -137,7 +146,8 @@ class LatentCache(Attending):
             words = "(B, T, c + r)" if wanted == 3 else "(T, c + r)"
             raise ValueError(f"latent has shape {shape}; {words} is expected")
         counts, cu = counts_of(shape, lens, cu_seqlens)
-        self._append(layer, seqs, counts, cu, latent, None, rope)
+        rotation = rotation_of("rotate", rotate, positions, table, seq_len)
+        self._append(layer, seqs, counts, cu, latent, None, rope, rotation)
 
     def attend(
         self,

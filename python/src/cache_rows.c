@@ -1,5 +1,5 @@
 /* cache_rows.c - keys and values in and out of a cache. */
-#include "cache_binding.h"
+#include "rope_binding.h"
 
 /* One call of append. */
 typedef struct rows {
@@ -10,6 +10,7 @@ typedef struct rows {
     int32_t *seqs, *counts, *cu; /* cu: packed rows */
     int64_t *starts;
     tensor k, v, rope;
+    rotation turn;
 } rows;
 
 /* ---- arguments --------------------------------------------------------------------------- */
@@ -85,7 +86,7 @@ static int check_shapes(const rows *r)
     return 0;
 }
 
-/* append(layer, seqs, needs, starts, counts, k, v, rope, cu); all lists are as long as seqs. */
+/* append(layer, seqs, needs, starts, counts, k, v, rope, cu, turn); lists are as long as seqs. */
 static int open_rows(rows *r, PyObject *const *args)
 {
     Py_ssize_t n[5] = {0};
@@ -112,7 +113,10 @@ static int open_rows(rows *r, PyObject *const *args)
         add_head(&r->k, r->cu != NULL);
         add_head(&r->rope, r->cu != NULL);
     }
-    return check_shapes(r);
+    return check_shapes(r) < 0
+               ? -1
+               : qkvpy_rotation_open(&r->turn, args[9], r->n, r->k.shape[r->cu ? 0 : 2],
+                                     r->cu != NULL);
 }
 
 static void close_rows(rows *r)
@@ -125,6 +129,7 @@ static void close_rows(rows *r)
     qkvpy_tensor_close(&r->k);
     qkvpy_tensor_close(&r->v);
     qkvpy_tensor_close(&r->rope);
+    qkvpy_rotation_close(&r->turn);
 }
 
 /* ---- append ------------------------------------------------------------------------------ */
@@ -152,7 +157,10 @@ static qkv_status write_rows(const rows *r, char text[TEXT])
     set_strides(w.k_stride, &r->k, r->cu != NULL);
     set_strides(w.v_stride, &r->v, r->cu != NULL);
     set_strides(w.k_rope_stride, &r->rope, r->cu != NULL);
-    return qkv_cache_write(r->self->cache, r->layer, &w, text, TEXT);
+    if (r->turn.rope == NULL)
+        return qkv_cache_write(r->self->cache, r->layer, &w, text, TEXT);
+    return qkv_cache_write_rotated(r->self->cache, r->layer, &w, &r->turn.rope->rope,
+                                   &r->turn.args, text, TEXT);
 }
 
 /* What was reserved for rows that could not be written is given back. */
@@ -177,7 +185,7 @@ PyObject *qkvpy_cache_append(PyObject *self, PyObject *const *args, Py_ssize_t n
     rows r = {.self = (cache_object *)self};
     char text[TEXT];
     qkv_status status = QKV_OK;
-    if (n_args != 9) {
+    if (n_args != 10) {
         PyErr_SetString(PyExc_TypeError, "this is the inner interface of the package qkv");
         return NULL;
     }
