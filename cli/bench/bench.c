@@ -130,6 +130,8 @@ static int check_shape(const bench_options *options)
 int cli_bench(int argc, char **argv)
 {
     bench_options options;
+    if (argc > 1 && strcmp(argv[1], "layer") == 0)
+        return bench_run_layer(argc - 1, argv + 1);
     if (bench_options_parse(&options, argc, argv) != CLI_DONE)
         return CLI_WRONG;
     if (options.help) {

@@ -18,6 +18,11 @@ typedef struct bench_options {
 /* Parses the arguments after "bench".  CLI_DONE or CLI_WRONG. */
 int bench_options_parse(bench_options *options, int argc, char **argv);
 
+/* The words as they were typed, for the report. */
+void bench_keep_command(bench_options *options, int argc, char **argv);
+/* Whether a file can be written there: found out now and not after minutes.  path may be NULL. */
+int bench_check_folder(const char *option, const char *path);
+
 /* What one case did. */
 typedef struct bench_result {
     char kernel[64];
@@ -52,5 +57,6 @@ int bench_write_json(const char *option, const char *path, json_t *value);
 int bench_run_shapes(const bench_options *options);
 int bench_run_calibrate(const bench_options *options);
 int bench_run_scaling(const bench_options *options);
+int bench_run_layer(int argc, char **argv);
 
 #endif

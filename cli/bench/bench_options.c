@@ -33,7 +33,7 @@ static const struct known {
 #define N_KNOWN (sizeof known / sizeof known[0])
 
 /* The words as they were typed, before getopt_long puts them into another order. */
-static void keep_command(bench_options *options, int argc, char **argv)
+void bench_keep_command(bench_options *options, int argc, char **argv)
 {
     size_t used = (size_t)snprintf(options->command, sizeof options->command, "qkv");
     for (int i = 0; i < argc && used < sizeof options->command; i++)
@@ -108,7 +108,7 @@ static int check_uses(const bench_options *options, const int *given)
 }
 
 /* A folder that cannot be written into is found out now and not after minutes. */
-static int check_folder(const char *option, const char *path)
+int bench_check_folder(const char *option, const char *path)
 {
     struct stat now;
     if (path == NULL)
@@ -172,7 +172,7 @@ int bench_options_parse(bench_options *options, int argc, char **argv)
     options->repeat = 9;
     options->cpu_mask = QKV_CPU_ALL;
     options->memory = (size_t)1 << 30;
-    keep_command(options, argc, argv);
+    bench_keep_command(options, argc, argv);
     if (read_words(options, given, argc, argv) != CLI_DONE)
         return CLI_WRONG;
     if (options->help)
@@ -181,6 +181,6 @@ int bench_options_parse(bench_options *options, int argc, char **argv)
         options->threads = options->calibrate || options->scaling ? qkv_cpu_count() : 1;
     if (check_uses(options, given) != CLI_DONE)
         return CLI_WRONG;
-    return options->calibrate ? check_folder("calibrate", options->profile)
-                              : check_folder("json", options->json);
+    return options->calibrate ? bench_check_folder("calibrate", options->profile)
+                              : bench_check_folder("json", options->json);
 }

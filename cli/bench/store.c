@@ -56,7 +56,7 @@ static qkv_cache_config config_of(const bench_shape *shape)
     c.head_dim = shape->D;
     c.head_dim_v = shape->Dv;
     c.k_format = c.v_format = shape->format;
-    c.k_group = shape->latent && !wide ? 128 : 0;
+    c.k_group = shape->latent && !wide && shape->Dv >= 128 ? 128 : 0;
     c.page_tokens = shape->page_tokens > 0 ? shape->page_tokens : (int32_t)shape->Tk;
     c.flags = (shape->latent ? QKV_CACHE_LATENT : 0) |
               (shape->page_tokens == 0 ? QKV_CACHE_CONTIGUOUS : 0);

@@ -40,6 +40,11 @@ def bench_options_in_source():
     return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
 
 
+def bench_layer_options_in_source():
+    source = (MAN.parent / "bench" / "layer_options.c").read_text()
+    return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
+
+
 def layer_options_in_source():
     source = "".join((MAN.parent / name).read_text() for name in ("layer.c", "layer_run.c"))
     return {"--" + name for name in re.findall(r'\{"([a-z-]+)", [a-z]+_argument, ', source)}
@@ -66,6 +71,9 @@ def test_every_option_is_on_its_pages(qkv):
     bench = bench_options_in_source()
     assert len(bench) == 10
     assert set(OPTION.findall(qkv("help", "bench").stdout)) - {"--help"} == bench - {"--help"}
+    bench_layer = bench_layer_options_in_source()
+    assert len(bench_layer) == 19
+    assert set(OPTION.findall(qkv("bench", "layer", "--help").stdout)) == bench_layer - {"--help"}
     cache = {"--header", "--json", "--help"}
     assert set(OPTION.findall(qkv("help", "cache").stdout)) == cache - {"--help"}
     layer = layer_options_in_source()
@@ -78,7 +86,7 @@ def test_every_option_is_on_its_pages(qkv):
     assert len(convert) >= 4
     assert set(OPTION.findall(qkv("help", "convert").stdout)) - {"--help"} == convert - {"--help"}
     known = options_in_source("ATTEND") | options_in_source("CHECK")
-    known |= bench | cache | layer | convert | size
+    known |= bench | bench_layer | cache | layer | convert | size
     assert man - {"--version"} == known
 
 
