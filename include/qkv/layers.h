@@ -181,7 +181,8 @@ typedef struct qkv_layer_step {
     int64_t memory_len;        /* cross, WHOLE and MEMORY: Tm, memory is [B][Tm][d_memory] */
     const int32_t *kv_lens;    /* [B] WHOLE: keys of each sequence that exist, 0 .. T (cross: Tm);
                                 * MEMORY: tokens of each memory.  NULL: all */
-    const int32_t *kv_starts;  /* [B] WHOLE: the first key that exists (left padding); NULL: 0 */
+    const int32_t *kv_starts;  /* [B] WHOLE: the first key that exists (left padding), where chunks
+                                * begin; NULL: 0 */
     const int64_t *positions;  /* for RoPE, one a row, [B][T] or [rows].  NULL: token numbers */
     int64_t rope_len;          /* the length that DYNAMIC and LONGROPE go by; default QKV_ROPE_AUTO:
                                 * the largest position of the step and 1 */

@@ -119,6 +119,7 @@ struct qkv_layer_plan {
     int64_t q_len, rows, memory_len, memory_rows;
     const int32_t *q_lens;  /* as in the step: NULL or counts */
     int64_t *offsets;       /* [n_seqs] keys before query 0 */
+    int64_t *starts;        /* [n_seqs] the first key that exists */
     int32_t *seqs, *counts, *first_rows; /* [n_seqs] ids, tokens (MEMORY: of the memory), rows */
     int32_t *cu_k;          /* [n_seqs + 1] MLA from a cache, expanded: rows of keys */
     qkv_cache *cache;

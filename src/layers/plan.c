@@ -48,6 +48,7 @@ static size_t carve_arrays(qkv_carver c, const qkv_layer *layer, const qkv_layer
 
     qkv_carve(&c, sizeof *plan);
     plan->offsets = qkv_carve(&c, n * sizeof *plan->offsets);
+    plan->starts = qkv_carve(&c, n * sizeof *plan->starts);
     plan->counts = qkv_carve(&c, n * sizeof *plan->counts);
     plan->first_rows = qkv_carve(&c, n * sizeof *plan->first_rows);
     plan->seqs = qkv_carve(&c, n * sizeof *plan->seqs);

@@ -107,9 +107,11 @@ static void describe_absorbed(const qkv_layer *layer, const qkv_layer_step *s,
 }
 
 /* T5's bias and the mask of chunks: a row of distances each, which keys and queries share. */
-static void describe_distances(const qkv_layer_desc *d, qkv_layer_plan *plan, qkv_desc *a)
+static void describe_distances(const qkv_layer_desc *d, const qkv_layer_step *s,
+                               qkv_layer_plan *plan, qkv_desc *a)
 {
     const int64_t seq = plan->cache ? 1 : 0; /* offsets differ by sequence */
+    const int64_t chunks = plan->cache || s->kv_starts ? 1 : 0; /* so do starts */
 
     if (d->relative_buckets) {
         plan->bias_len = plan->q_len + a->kv_len;
@@ -123,10 +125,10 @@ static void describe_distances(const qkv_layer_desc *d, qkv_layer_plan *plan, qk
     if (d->chunk_tokens) {
         plan->mask_len = a->kv_len;
         a->mask.type = QKV_BOOL;
-        a->mask.stride[0] = seq * plan->q_len * a->kv_len;
+        a->mask.stride[0] = chunks * plan->q_len * a->kv_len;
         a->mask.stride[2] = a->kv_len;
         a->mask.stride[3] = 1;
-        plan->shape.mask = (seq ? plan->n_seqs : 1) * plan->q_len * a->kv_len;
+        plan->shape.mask = (chunks ? plan->n_seqs : 1) * plan->q_len * a->kv_len;
     }
 }
 
@@ -149,6 +151,6 @@ qkv_status qkv_step_problem(const qkv_layer *layer, const qkv_layer_step *step,
         if (status != QKV_OK)
             return qkv_refuse(say, status, "the cache cannot be viewed");
     }
-    describe_distances(d, plan, desc);
+    describe_distances(d, step, plan, desc);
     return QKV_OK;
 }

@@ -45,17 +45,22 @@ static void fill_bias(const qkv_layer_job *job)
         }
 }
 
-/* Which keys are in a query's chunk. */
+/* Which keys are in a query's chunk.  Chunks begin at the first key that exists, so that padding in
+ * front of a sequence does not move them; what lies before it is hidden anyway. */
 static void fill_mask(const qkv_layer_job *job)
 {
     const qkv_layer_plan *plan = job->plan;
     const int64_t chunk = plan->desc.chunk_tokens, n = plan->mask_len;
 
     for (int64_t b = 0; b * plan->q_len * n < plan->shape.mask; b++)
-        for (int64_t t = 0; t < plan->q_len; t++)
-            for (int64_t j = 0; j < n; j++)
+        for (int64_t t = 0; t < plan->q_len; t++) {
+            const int64_t p = plan->offsets[b] + t - plan->starts[b];
+            for (int64_t j = 0; j < n; j++) {
+                const int64_t key = j - plan->starts[b];
                 job->space.mask[(b * plan->q_len + t) * n + j] =
-                    j / chunk == (plan->offsets[b] + t) / chunk;
+                    p >= 0 && key >= 0 && key / chunk == p / chunk;
+            }
+        }
 }
 
 qkv_status qkv_layer_attend(const qkv_layer_job *job, const float *q, const float *k,

@@ -50,6 +50,7 @@ qkv_status qkv_step_tokens(const qkv_layer *layer, const qkv_layer_step *s, qkv_
     for (int32_t b = 0; b < s->n_seqs; b++) {
         int64_t length = 0;
         plan->counts[b] = count_of(s, b);
+        plan->starts[b] = s->kv_starts ? s->kv_starts[b] : 0;
         plan->first_rows[b] = s->cu_seqlens ? s->cu_seqlens[b] : (int32_t)(b * step);
         plan->seqs[b] = s->seqs ? s->seqs[b] : 0;
         if (s->cache) {
@@ -88,11 +89,14 @@ int64_t qkv_step_pairs(const qkv_layer_desc *d, const qkv_layer_step *s, const q
         const int64_t keys = qkv_step_keys(plan, s, b);
         for (int64_t t = 0; t < plan->counts[b]; t++) {
             const int64_t p = plan->offsets[b] + t;
-            int64_t low = s->kv_starts ? s->kv_starts[b] : 0, high = keys - 1;
+            int64_t low = plan->starts[b], high = keys - 1;
             if (d->window_left >= 0 && p - d->window_left > low)
                 low = p - d->window_left;
-            if (d->chunk_tokens && p - p % d->chunk_tokens > low)
-                low = p - p % d->chunk_tokens;
+            const int64_t in_chunk = p < plan->starts[b] || !d->chunk_tokens
+                                         ? p
+                                         : (p - plan->starts[b]) % d->chunk_tokens;
+            if (p - in_chunk > low)
+                low = p - in_chunk;
             if (d->causal && p < high)
                 high = p;
             if (!d->causal && d->window_right >= 0 && p + d->window_right < high)

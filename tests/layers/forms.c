@@ -171,7 +171,7 @@ void test_ragged(void)
                 padded(&s, &rng);
                 packed(&s, &rng);
             }
-            if (s.layer && !d.cross && !d.chunk_tokens)
+            if (s.layer && !d.cross)
                 padded_left(&s, &rng);
             sample_end(&s);
         }

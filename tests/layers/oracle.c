@@ -91,7 +91,7 @@ static int visible(const qkv_layer_desc *d, int64_t p, int64_t j, int64_t first)
         return 0;
     if (!d->causal && d->window_right >= 0 && j > p + d->window_right)
         return 0;
-    return !d->chunk_tokens || j / d->chunk_tokens == p / d->chunk_tokens;
+    return !d->chunk_tokens || (j - first) / d->chunk_tokens == (p - first) / d->chunk_tokens;
 }
 
 typedef struct heads {

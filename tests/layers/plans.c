@@ -89,6 +89,32 @@ void test_mla(void)
     }
 }
 
+/* ---- chunks ----------------------------------------------------------------------------- */
+
+/* 13 rows of which 13, 9 and 1 are tokens, in chunks of 5 that begin at the first of them. */
+static void count_chunks(void)
+{
+    const qkv_layer_desc d = desc_of(named("chunks"));
+    const int32_t starts[3] = {0, 4, 12};
+    t_rng rng = t_rng_of(t_seed() + 410);
+    sample s = sample_of(&d, &rng);
+    qkv_layer_step step;
+    qkv_layer_plan *plan = NULL;
+    qkv_layer_work work;
+    char text[256];
+
+    qkv_layer_step_init(&step);
+    step.n_seqs = 3;
+    step.q_len = 13;
+    step.kv_starts = starts;
+    t_check(qkv_layer_plan_create(s.layer, &step, NULL, &plan, text, sizeof text) == QKV_OK, "%s",
+            text);
+    qkv_layer_work_get(plan, &work);
+    t_check(work.pairs == (15 + 15 + 6) + (15 + 10) + 1, "%lld pairs", (long long)work.pairs);
+    qkv_layer_plan_destroy(plan);
+    sample_end(&s);
+}
+
 /* ---- plans ------------------------------------------------------------------------------ */
 
 /* Three layers of one description with one plan a step, against each alone. */
@@ -157,6 +183,8 @@ void test_plans(void)
 {
     if (t_case("one plan, three layers"))
         share_a_plan();
+    if (t_case("pairs of chunks"))
+        count_chunks();
     if (t_case("in place"))
         in_place();
     for (int tokens = 0; tokens < 2; tokens++)

@@ -213,3 +213,36 @@ def test_refusals(rng):
         layers.GQA(q, k, v, o, HQ, HKV, frobnicate=1)
     with pytest.raises(TypeError, match="int"):
         layer(x.astype(np.int32))
+
+
+@pytest.mark.parametrize("starts", [[0, 4, 12], [5, 1, 0], [10, 11, 12]])
+def test_chunks_with_padding_in_front(rng, starts):
+    """Padding moves no chunk: as Transformers' mask has it, as without padding, and as from a cache."""
+    masks = pytest.importorskip("transformers.masking_utils")
+    import torch
+
+    chunk, T = 5, 13
+    layer = gqa(rng, rope={}, chunk_tokens=chunk)
+    x = rng.standard_normal((3, T, D_MODEL)).astype(np.float32)
+    positions = np.maximum(np.arange(T) - np.array(starts)[:, None], 0)
+    out = layer(x, kv_starts=starts, positions=positions)
+    for b, start in enumerate(starts):
+        alone = x[b : b + 1, start:]
+        np.testing.assert_allclose(out[b, start:], layer(alone)[0], rtol=0, atol=1e-6)
+        cache = layer.new_cache(16)
+        cache.add()
+        for token in range(T - start):
+            got = layer(alone[:, token : token + 1], cache=cache)
+            cache.commit()
+            np.testing.assert_allclose(got[0, 0], out[b, start + token], rtol=0, atol=1e-6)
+    function = masks.chunked_causal_mask_function(chunk, torch.tensor(starts))
+    b, i, j = (torch.arange(n) for n in (3, T, T))
+    seen = function(b[:, None, None], 0, i[None, :, None], j[None, None]).numpy()
+    seen = seen & (np.arange(T) >= np.array(starts)[:, None, None])
+    for j in range(T):
+        moved = x.copy()
+        moved[:, j] += 1
+        other = layer(moved, kv_starts=starts, positions=positions)
+        reached = (other != out).any(-1)
+        for b, start in enumerate(starts):
+            np.testing.assert_array_equal(reached[b, start:], seen[b, start:, j])
