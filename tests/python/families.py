@@ -191,7 +191,7 @@ CASES = {
     "falcon_7b": Case("FalconConfig", FALCON_SIZE | {"multi_query": True}, FALCON),
     "falcon_rw": Case(
         "FalconConfig",
-        # 8 heads: transformers rounds slopes and biases to bf16, which are exact for these.
+        # 8 heads: transformers rounds ALiBi to bf16, exact for these (test_layers_falcon.py).
         FALCON_SIZE | {"multi_query": False, "parallel_attn": False, "bias": True, "alibi": True,
                        "num_attention_heads": 8},
         FALCON,
