@@ -69,7 +69,7 @@ run_asan() {
         meson_test asan --timeout-multiplier 6 --no-suite abi
 }
 
-# Races: what uses threads.
+# Races: what uses threads.  Layers have products of their own there (tests/layers/plain_cblas.c).
 run_tsan() {
     tools/build.sh tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false \
         -Ddefault_library=static || return 1

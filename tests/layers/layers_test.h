@@ -54,5 +54,6 @@ void test_weights(void);
 void test_refusals(void);
 void test_failing_memory(void);
 void test_conversions(void);
+void test_threads(void);
 
 #endif

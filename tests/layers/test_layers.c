@@ -14,6 +14,7 @@ int main(int argc, char **argv)
         {"refusals", test_refusals},
         {"failing_memory", test_failing_memory},
         {"conversions", test_conversions},
+        {"threads", test_threads},
     };
     qkv_layers_blas_threads(1); /* bits may depend on BLAS's own threads */
     return t_main(argc, argv, "layers", tests, (int)(sizeof tests / sizeof *tests));
