@@ -75,7 +75,7 @@ static const char main_page[] =
     "  qkv cache inspect|stats FILE    what a saved cache holds\n"
     "  qkv layer info MODEL_DIR        what the attention of a model is, layer by layer\n"
     "  qkv layer run MODEL_DIR ...     hidden states from a file through one layer's attention\n"
-    "  qkv convert MODEL_DIR ...       a layer as another kind, and what that changes\n"
+    "  qkv convert MODEL_DIR ...       a model, or a layer, with another kind of attention\n"
     "  qkv size CONFIG_OR_DIR ...      what the attention of a model costs, and what fits\n"
     "  qkv help [COMMAND]              this page, or a command's; also qkv COMMAND --help\n"
     "  qkv --version\n"
