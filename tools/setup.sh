@@ -25,6 +25,10 @@ if [ "$part" = web ] || [ "$part" = test ]; then
     have node nodejs
     have npm npm
 fi
+# Optional: layers with weights in bf16 and int8.
+case $part in test | demo | bench)
+    echo '#include <oneapi/dnnl/dnnl.h>' | gcc -E -x c - >/dev/null 2>&1 || need+=(libdnnl-dev) ;;
+esac
 if [ "$part" = test ]; then
     have chromium chromium
     have cmake cmake

@@ -23,9 +23,10 @@
  *     qkv_layer_plan_destroy(plan);
  *     qkv_cache_commit(cache, n, seqs, NULL, ...);
  *
- * Numbers are f32.  Matrix products are those of the BLAS that the library was linked with, cut into
- * pieces that do not depend on the number of workers.  A BLAS that starts threads by itself should
- * be told to use one, see qkv_layers_blas_threads.
+ * Hidden states are f32.  Matrix products are those of the BLAS that the library was linked with,
+ * cut into pieces that do not depend on the number of workers.  A BLAS that starts threads by itself
+ * should be told to use one, see qkv_layers_blas_threads.  Weights may be kept in 16 or 8 bits
+ * (qkv_layer_desc.weights); then products are oneDNN's, on the workers' threads likewise.
  *
  * Part of libqkv_model.
  */
@@ -74,14 +75,30 @@ typedef struct qkv_layer qkv_layer;
  * qkv_layer_create - a layer, ready to run.
  *
  *   desc       What it is.  Copied, with the rope factors it points to.
- *   weights    QKV_ROLE_COUNT of them, by qkv_role.  Copied (as f32): may be freed afterwards.  Those
+ *   weights    QKV_ROLE_COUNT of them, by qkv_role.  Copied: may be freed afterwards.  Those
  *              that desc asks for must be there, with biases where it says so, others absent.
- *   allocator  NULL for malloc and free.  Copied.  Asked for one block.
+ *   allocator  NULL for malloc and free.  Copied.  Asked for one block, and for scratch if weights
+ *              are not kept as f32.
  *   layer      Receives the handle; NULL on failure.
  *
  * A layer never changes, so any number of threads may use one.  Returns QKV_OK;
  * QKV_ERR_ARGUMENT; QKV_ERR_UNSUPPORTED for QKV_LAYER_STATE, o_gate, v_from_k and
- * what has no meaning across two sequences; QKV_ERR_MEMORY.
+ * what has no meaning across two sequences, or for weights that this build or CPU cannot multiply;
+ * QKV_ERR_MEMORY.
+ *
+ * desc->weights says how matrices are kept; vectors, biases and MLA's kv_b are f32 always:
+ *
+ *   QKV_WEIGHTS_F32    As they are given, rounded to f32.
+ *   QKV_WEIGHTS_BF16   Half of the bytes.  Weights and the inputs of projections are rounded to bf16
+ *                      (2^-9 of themselves at most), sums are f32.
+ *   QKV_WEIGHTS_INT8   A quarter.  An output channel is 127 steps of its largest weight (so a weight
+ *                      is off by 1/254 of that at most), a row of inputs 32767 steps of its largest
+ *                      number; sums are exact.  Rows of inputs that are not finite give NaN in all
+ *                      channels.  For CPUs with VNNI.
+ *
+ * The last two need a build with oneDNN (Meson option onednn).  Weights are then put into its order
+ * once, here.  oneDNN takes memory of its own besides the allocator's: for the plans' products, and
+ * small objects while a layer runs.
  */
 QKV_API qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_weight *weights,
                                     const qkv_allocator *allocator, qkv_layer **layer, char *text,
@@ -91,11 +108,16 @@ QKV_API qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_
  * qkv_layer_load - a layer of a checkpoint (qkv/io.h), of a model that qkv_model_read has read.
  *
  * part is a QKV_PART_.  Weights are copied: the checkpoint may be closed.  Returns what
- * qkv_model_layer, qkv_checkpoint_weight and qkv_layer_create return.
+ * qkv_model_layer, qkv_checkpoint_weight and qkv_layer_create return.  _as: kept as QKV_WEIGHTS_
+ * `weights` says; otherwise f32.
  */
 QKV_API qkv_status qkv_layer_load(const qkv_checkpoint *checkpoint, const qkv_model *model,
                                   int32_t part, int32_t layer, const qkv_allocator *allocator,
                                   qkv_layer **made, char *text, size_t bytes);
+QKV_API qkv_status qkv_layer_load_as(const qkv_checkpoint *checkpoint, const qkv_model *model,
+                                     int32_t part, int32_t layer, int32_t weights,
+                                     const qkv_allocator *allocator, qkv_layer **made, char *text,
+                                     size_t bytes);
 
 /* Frees it.  NULL is allowed. */
 QKV_API void qkv_layer_destroy(qkv_layer *layer);
@@ -117,7 +139,8 @@ QKV_API qkv_status qkv_layer_cache_config(const qkv_layer *layer, qkv_cache_conf
 
 /*
  * A weight as the layer keeps it: f32, borrowed as long as the layer lives; rows 0 and no data if it
- * has none.  QKV_ERR_ARGUMENT for a role that is none.
+ * has none.  QKV_ERR_ARGUMENT for a role that is none, QKV_ERR_UNSUPPORTED for a matrix that is kept
+ * as bf16 or int8.
  */
 QKV_API qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role,
                                        qkv_layer_weight *weight, int64_t *rows, int64_t *cols);
@@ -125,7 +148,8 @@ QKV_API qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role,
 /* ---- conversions ------------------------------------------------------------------------ */
 
 /*
- * New layers from a layer, which stays.  allocator is that of the new one, and lends the scratch.
+ * New layers from a layer with weights in f32, which stays.  allocator is that of the new one, and
+ * lends the scratch.
  * made receives the handle; NULL on failure.  All return QKV_OK; QKV_ERR_ARGUMENT or QKV_ERR_UNSUPPORTED and a sentence; QKV_ERR_MEMORY.
  *
  * qkv_layer_pool_heads    n_kv_heads, a divisor of what there are, each the mean of those it stands
@@ -259,7 +283,8 @@ static inline void qkv_layer_args_init(qkv_layer_args *args)
  * qkv_layer_run - one layer of a step.
  *
  * parallel NULL runs on the calling thread.  Does not allocate.  Returns QKV_OK, or
- * QKV_ERR_ARGUMENT, QKV_ERR_BUFFER before anything was written.
+ * QKV_ERR_ARGUMENT, QKV_ERR_BUFFER before anything was written.  With weights in bf16 or int8 oneDNN
+ * may fail underway (QKV_ERR_MEMORY, QKV_ERR_SYSTEM): then out holds nothing of use.
  */
 QKV_API qkv_status qkv_layer_run(const qkv_layer_plan *plan, const qkv_layer *layer,
                                  const qkv_layer_args *args, const qkv_parallel *parallel,

@@ -68,6 +68,9 @@ enum {
     QKV_PART_CROSS = 2    /* the decoder's attention to the encoder's output */
 };
 
+/* How a layer keeps its matrices; see qkv_layer_create. */
+enum { QKV_WEIGHTS_F32 = 0, QKV_WEIGHTS_BF16 = 1, QKV_WEIGHTS_INT8 = 2 };
+
 enum { QKV_NORM_NONE = 0, QKV_NORM_RMS = 1, QKV_NORM_RMS_PLUS_ONE = 2, QKV_NORM_LAYER = 3 };
 
 enum {
@@ -121,7 +124,8 @@ typedef struct qkv_layer_desc {
     int64_t state_elements;
     int64_t state_parameters;
     int32_t state_type;    /* qkv_type of them; default QKV_NONE: as the cache */
-    int32_t reserved[5];   /* 0 */
+    int32_t weights;       /* QKV_WEIGHTS_; default F32.  Of layers that run; sizing does not look */
+    int32_t reserved[4];   /* 0 */
 } qkv_layer_desc;
 
 QKV_API void qkv_layer_desc_init_sized(qkv_layer_desc *layer, size_t struct_size);

@@ -18,7 +18,7 @@ static qkv_layer_weight rows_of(const qkv_matrix *m, int64_t first, int64_t rows
 {
     *n = rows;
     *cols = m->cols;
-    return qkv_layer_weight_dense(m->w + first * m->cols, m->bias ? m->bias + first : NULL, QKV_F32,
+    return qkv_layer_weight_dense(m->w ? m->w + first * m->cols : NULL, m->bias ? m->bias + first : NULL, QKV_F32,
                                   m->cols);
 }
 
@@ -89,6 +89,8 @@ qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role, qkv_layer_w
     *weight = weight_of(layer, role, rows, cols);
     if (*rows == 0)
         memset(weight, 0, sizeof *weight);
+    else if (!weight->data)
+        return QKV_ERR_UNSUPPORTED;
     else if (!is_biased(&layer->desc, role))
         weight->bias = NULL;
     return QKV_OK;
@@ -97,6 +99,18 @@ qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role, qkv_layer_w
 /* ---- scratch ----------------------------------------------------------------------------- */
 
 /* The weights of the new layer, those of the old one at first. */
+qkv_status qkv_conversion_check(const qkv_layer *layer, qkv_say say)
+{
+    if (!layer)
+        return qkv_refuse(say, QKV_ERR_ARGUMENT, "layer is NULL");
+    if (layer->desc.weights != QKV_WEIGHTS_F32)
+        return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
+                          "the layer keeps its weights as %s; layers that keep them as f32 can be "
+                          "converted",
+                          layer->desc.weights == QKV_WEIGHTS_INT8 ? "int8" : "bf16");
+    return QKV_OK;
+}
+
 void qkv_conversion_begin(qkv_conversion *c, const qkv_layer *layer)
 {
     int64_t rows, cols;
@@ -139,8 +153,9 @@ static float *pool(qkv_conversion *c, const qkv_layer *layer, int32_t role, int6
 
 static qkv_status refuse_mla(const qkv_layer *layer, qkv_say say)
 {
-    if (!layer)
-        return qkv_refuse(say, QKV_ERR_ARGUMENT, "layer is NULL");
+    const qkv_status status = qkv_conversion_check(layer, say);
+    if (status != QKV_OK)
+        return status;
     if (layer->desc.kind == QKV_LAYER_MLA)
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "the layer is MLA; layers with key/value heads can be converted");
@@ -253,6 +268,9 @@ qkv_status qkv_layer_pair(const qkv_layer *layer, int32_t pairing, const qkv_all
     if (!layer || !made || !qkv_allocator_of(allocator, &a))
         return qkv_refuse(say, QKV_ERR_ARGUMENT,
                           "layer or made is NULL, or allocator lacks a function");
+    qkv_status status = qkv_conversion_check(layer, say);
+    if (status != QKV_OK)
+        return status;
     const qkv_rope *rope = &layer->desc.rope;
     if (pairing != QKV_ROPE_HALF_SPLIT && pairing != QKV_ROPE_INTERLEAVED)
         return qkv_refuse(say, QKV_ERR_ARGUMENT, "pairing is %d; it must be a QKV_ROPE_ pairing",
@@ -273,8 +291,7 @@ qkv_status qkv_layer_pair(const qkv_layer *layer, int32_t pairing, const qkv_all
     if (!scratch)
         return qkv_refuse(say, QKV_ERR_MEMORY, "no memory for %zu rows of weights", rows);
     turn_all(&c, layer, (reorder){.rope = rope, .pairing = pairing, .next = scratch});
-    const qkv_status status =
-        qkv_layer_create(&c.desc, c.weights, allocator, made, text, bytes);
+    status = qkv_layer_create(&c.desc, c.weights, allocator, made, text, bytes);
     a.free(a.ctx, scratch);
     return status;
 }

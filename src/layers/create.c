@@ -2,7 +2,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "layers/internal.h"
+#include "layers/onednn.h"
+#include "layers/pack.h"
 
 void *qkv_carve(qkv_carver *c, size_t bytes)
 {
@@ -51,6 +52,22 @@ static int biased(const qkv_layer_desc *d, int32_t role)
     }
 }
 
+static qkv_status check_format(const qkv_layer_desc *d, qkv_say say)
+{
+    const int64_t o = (int64_t)d->n_q_heads * d->head_dim_v;
+
+    if (d->weights == QKV_WEIGHTS_F32)
+        return QKV_OK;
+    if (d->weights == QKV_WEIGHTS_INT8 &&
+        (o > QKV_ONEDNN_MOST_INPUTS || d->d_model > QKV_ONEDNN_MOST_INPUTS ||
+         d->d_memory > QKV_ONEDNN_MOST_INPUTS || d->q_lora_rank > QKV_ONEDNN_MOST_INPUTS))
+        return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
+                          "weights are int8 and a matrix has more than %d input channels, whose "
+                          "sums need not fit 32 bits; accepted for this layer are f32 and bf16",
+                          QKV_ONEDNN_MOST_INPUTS);
+    return qkv_onednn_check(d->weights, say);
+}
+
 static qkv_status check(const qkv_layer_desc *d, const qkv_layer_weight *weights, qkv_say say)
 {
     qkv_status status;
@@ -72,88 +89,55 @@ static qkv_status check(const qkv_layer_desc *d, const qkv_layer_weight *weights
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "cross is 1 with causal, MLA, rope, a window, chunks, alibi or relative "
                           "buckets; distances between two sequences are not defined");
-    for (int32_t role = 0; role < QKV_ROLE_COUNT; role++) {
+    status = check_format(d, say);
+    for (int32_t role = 0; role < QKV_ROLE_COUNT && status == QKV_OK; role++)
         status = qkv_weight_check(&weights[role], role, wanted(d, role), biased(d, role), say);
-        if (status != QKV_OK)
-            return status;
-    }
-    return QKV_OK;
+    return status;
 }
 
 /* ---- packing ---------------------------------------------------------------------------- */
 
-static float *carve_vector(qkv_carver *c, const qkv_layer_weight *w, int64_t rows)
+static float *carve_vector(qkv_packer *p, int32_t role, int64_t rows)
 {
-    float *v = w->data ? qkv_carve(c, (size_t)rows * sizeof(float)) : NULL;
+    const qkv_layer_weight *w = &p->weights[role];
+    float *v = w->data ? qkv_carve(&p->carver, (size_t)rows * sizeof(float)) : NULL;
     if (v)
-        qkv_weight_copy(v, w, rows, 1, rows);
+        qkv_weight_copy(v, w, 0, rows, 1, rows);
     return v;
 }
 
-/* One of the weights that are stacked in a matrix. */
-typedef struct slab {
-    int32_t role;
-    int64_t rows, head_rows;
-} slab;
-
-/* Stacks weights that read the same input into one matrix, so that one product computes them. */
-static void carve_matrix(qkv_carver *c, qkv_matrix *m, const qkv_layer_weight *weights,
-                         const slab *slabs, int n, int64_t cols)
-{
-    int biases = 0;
-    int64_t row = 0;
-
-    m->rows = 0;
-    m->cols = cols;
-    for (int i = 0; i < n; i++) {
-        m->rows += slabs[i].rows;
-        biases += weights[slabs[i].role].bias != NULL;
-    }
-    m->w = qkv_carve(c, (size_t)(m->rows * cols) * sizeof(float));
-    m->bias = biases ? qkv_carve(c, (size_t)m->rows * sizeof(float)) : NULL;
-    for (int i = 0; c->memory && i < n; i++) {
-        const slab *s = &slabs[i];
-        const qkv_layer_weight *w = &weights[s->role];
-        qkv_weight_copy(m->w + row * cols, w, s->rows, cols, s->head_rows);
-        if (w->bias)
-            qkv_bias_copy(m->bias + row, w, s->rows, s->head_rows);
-        else if (m->bias)
-            memset(m->bias + row, 0, (size_t)s->rows * sizeof(float));
-        row += s->rows;
-    }
-}
-
-static void carve_attention(qkv_carver *c, qkv_layer *l, const qkv_layer_weight *w)
+static void carve_attention(qkv_packer *p, qkv_layer *l)
 {
     const qkv_layer_desc *d = &l->desc;
     const int64_t q = d->n_q_heads * (int64_t)d->head_dim, k = d->n_kv_heads * (int64_t)d->head_dim,
                   v = d->n_kv_heads * (int64_t)d->head_dim_v;
-    const slab slabs[3] = {{QKV_ROLE_Q, q, d->head_dim},
-                           {QKV_ROLE_K, k, d->head_dim},
-                           {QKV_ROLE_V, v, d->head_dim_v}};
+    const qkv_slab slabs[3] = {{QKV_ROLE_Q, q, d->head_dim},
+                               {QKV_ROLE_K, k, d->head_dim},
+                               {QKV_ROLE_V, v, d->head_dim_v}};
 
-    carve_matrix(c, &l->in, w, slabs, d->cross ? 1 : 3, d->d_model);
+    qkv_pack_matrix(p, &l->in, p->format, slabs, d->cross ? 1 : 3, d->d_model);
     if (d->cross)
-        carve_matrix(c, &l->memory, w, slabs + 1, 2, d->d_memory ? d->d_memory : d->d_model);
+        qkv_pack_matrix(p, &l->memory, p->format, slabs + 1, 2,
+                        d->d_memory ? d->d_memory : d->d_model);
 }
 
-static void carve_mla(qkv_carver *c, qkv_layer *l, const qkv_layer_weight *w)
+static void carve_mla(qkv_packer *p, qkv_layer *l)
 {
     const qkv_layer_desc *d = &l->desc;
     const int64_t heads = d->n_q_heads, q = heads * d->head_dim, ranks = d->q_lora_rank;
     const int64_t up = qkv_layer_nope(d) + d->head_dim_v, latent = qkv_layer_latent(d);
-    const slab in[2] = {
-        ranks ? (slab){QKV_ROLE_Q_A, ranks, ranks} : (slab){QKV_ROLE_Q, q, d->head_dim},
+    const qkv_slab in[2] = {
+        ranks ? (qkv_slab){QKV_ROLE_Q_A, ranks, ranks} : (qkv_slab){QKV_ROLE_Q, q, d->head_dim},
         {QKV_ROLE_KV_A, latent, latent}};
-    const slab q_b = {QKV_ROLE_Q_B, q, d->head_dim};
-    const slab kv_b = {QKV_ROLE_KV_B, heads * up, up};
+    const qkv_slab q_b = {QKV_ROLE_Q_B, q, d->head_dim};
+    const qkv_slab kv_b = {QKV_ROLE_KV_B, heads * up, up};
 
-    carve_matrix(c, &l->in, w, in, 2, d->d_model);
+    qkv_pack_matrix(p, &l->in, p->format, in, 2, d->d_model);
     if (ranks)
-        carve_matrix(c, &l->q_b, w, &q_b, 1, ranks);
-    carve_matrix(c, &l->kv_b, w, &kv_b, 1, d->kv_lora_rank);
-    l->q_a_norm = carve_vector(c, &w[QKV_ROLE_Q_A_NORM], ranks);
-    l->kv_a_norm = carve_vector(c, &w[QKV_ROLE_KV_A_NORM], d->kv_lora_rank);
+        qkv_pack_matrix(p, &l->q_b, p->format, &q_b, 1, ranks);
+    qkv_pack_matrix(p, &l->kv_b, QKV_WEIGHTS_F32, &kv_b, 1, d->kv_lora_rank);
+    l->q_a_norm = carve_vector(p, QKV_ROLE_Q_A_NORM, ranks);
+    l->kv_a_norm = carve_vector(p, QKV_ROLE_KV_A_NORM, d->kv_lora_rank);
 }
 
 static double *carve_factors(qkv_carver *c, const double *from, int32_t n)
@@ -164,45 +148,92 @@ static double *carve_factors(qkv_carver *c, const double *from, int32_t n)
     return to;
 }
 
-static void carve_rest(qkv_carver *c, qkv_layer *l, const qkv_layer_weight *w)
+static void carve_rest(qkv_packer *p, qkv_layer *l)
 {
     qkv_layer_desc *d = &l->desc;
     const int64_t heads = d->n_q_heads, o = heads * d->head_dim_v;
-    const slab out = {QKV_ROLE_O, d->d_model, d->d_model};
+    const qkv_slab out = {QKV_ROLE_O, d->d_model, d->d_model};
     const double *short_factor = d->rope.short_factor, *long_factor = d->rope.long_factor;
 
-    carve_matrix(c, &l->out, w, &out, 1, o);
-    l->q_norm = carve_vector(c, &w[QKV_ROLE_Q_NORM], d->head_dim);
-    l->k_norm = carve_vector(c, &w[QKV_ROLE_K_NORM], d->head_dim);
-    l->sinks = carve_vector(c, &w[QKV_ROLE_SINKS], heads);
+    qkv_pack_matrix(p, &l->out, p->format, &out, 1, o);
+    l->q_norm = carve_vector(p, QKV_ROLE_Q_NORM, d->head_dim);
+    l->k_norm = carve_vector(p, QKV_ROLE_K_NORM, d->head_dim);
+    l->sinks = carve_vector(p, QKV_ROLE_SINKS, heads);
     if (d->relative_buckets) {
-        l->relative = qkv_carve(c, (size_t)(d->relative_buckets * heads) * sizeof(float));
-        if (c->memory)
-            qkv_weight_copy(l->relative, &w[QKV_ROLE_RELATIVE_BIAS], d->relative_buckets, heads,
-                            d->relative_buckets);
+        l->relative = qkv_carve(&p->carver, (size_t)(d->relative_buckets * heads) * sizeof(float));
+        if (l->relative)
+            qkv_weight_copy(l->relative, &p->weights[QKV_ROLE_RELATIVE_BIAS], 0,
+                            d->relative_buckets, heads, d->relative_buckets);
     }
-    l->slopes = d->alibi ? qkv_carve(c, (size_t)heads * sizeof(float)) : NULL;
+    l->slopes = d->alibi ? qkv_carve(&p->carver, (size_t)heads * sizeof(float)) : NULL;
     if (l->slopes)
         qkv_alibi_slopes(l->slopes, d->n_q_heads, d->alibi_max_bias);
     for (int64_t h = 0; l->slopes && d->alibi == QKV_ALIBI_SCALED && h < heads; h++)
         l->slopes[h] *= (float)d->scale;
-    d->rope.short_factor = carve_factors(c, short_factor, d->rope.n_factors);
-    d->rope.long_factor = carve_factors(c, long_factor, d->rope.n_factors);
+    d->rope.short_factor = carve_factors(&p->carver, short_factor, d->rope.n_factors);
+    d->rope.long_factor = carve_factors(&p->carver, long_factor, d->rope.n_factors);
 }
 
-/* Counts, or fills what c has memory for. */
-static size_t build(qkv_carver c, qkv_layer *l, const qkv_layer_weight *weights)
+const qkv_matrix *qkv_layer_matrix(const qkv_layer *layer, int i)
 {
-    qkv_carve(&c, sizeof *l);
+    const qkv_matrix *const all[QKV_NARROW_MATRICES] = {&layer->in, &layer->memory, &layer->q_b,
+                                                        &layer->out};
+    return all[i];
+}
+
+/* Counts, or fills what p has memory for. */
+static void build(qkv_packer *p, qkv_layer *l)
+{
+    qkv_carve(&p->carver, sizeof *l);
     if (l->desc.kind == QKV_LAYER_MLA)
-        carve_mla(&c, l, weights);
+        carve_mla(p, l);
     else
-        carve_attention(&c, l, weights);
-    carve_rest(&c, l, weights);
-    return c.used;
+        carve_attention(p, l);
+    carve_rest(p, l);
+}
+
+static void forget_layouts(qkv_layer *l)
+{
+    for (int i = 0; i < QKV_NARROW_MATRICES; i++)
+        qkv_narrow_end((qkv_narrow *)(uintptr_t)&qkv_layer_matrix(l, i)->narrow);
 }
 
 /* ---- the calls --------------------------------------------------------------------------- */
+
+static void describe(qkv_layer *l, const qkv_layer_desc *desc)
+{
+    qkv_layer_desc_init(&l->desc); /* desc may be of an older program, and shorter */
+    memcpy(&l->desc, desc, desc->struct_size < sizeof l->desc ? desc->struct_size : sizeof l->desc);
+    l->desc.struct_size = sizeof l->desc;
+    l->desc.scale = qkv_layer_scale(desc);
+}
+
+/* The block, filled; counted is p after counting. */
+static qkv_status fill(qkv_packer p, const qkv_layer *counted, const qkv_layer_desc *desc,
+                       qkv_layer **layer)
+{
+    const qkv_allocator *a = &counted->allocator;
+    void *block = a->alloc(a->ctx, counted->bytes);
+    p.scratch = block && p.scratch_bytes ? a->alloc(a->ctx, p.scratch_bytes) : NULL;
+
+    if (!block || (p.scratch_bytes && !p.scratch)) {
+        a->free(a->ctx, block);
+        return QKV_ERR_MEMORY;
+    }
+    qkv_layer *l = block; /* weights begin at the next multiple of the alignment */
+    const size_t skip = QKV_LAYERS_ALIGN - (uintptr_t)block % QKV_LAYERS_ALIGN;
+    *l = *counted;
+    l->desc.rope.short_factor = desc->rope.short_factor;
+    l->desc.rope.long_factor = desc->rope.long_factor;
+    p.carver = (qkv_carver){(unsigned char *)block + skip, 0};
+    build(&p, l);
+    a->free(a->ctx, p.scratch);
+    if (p.status == QKV_OK)
+        *layer = l;
+    else
+        a->free(a->ctx, block);
+    return p.status;
+}
 
 qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_weight *weights,
                             const qkv_allocator *allocator, qkv_layer **layer, char *text,
@@ -210,40 +241,36 @@ qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_weight *
 {
     const qkv_say say = {text, bytes};
     qkv_layer made;
-    const qkv_carver counting = {NULL, 0};
 
     if (!layer)
         return qkv_refuse(say, QKV_ERR_ARGUMENT, "layer is NULL");
     *layer = NULL;
-    const qkv_status status = check(desc, weights, say);
+    qkv_status status = check(desc, weights, say);
     if (status != QKV_OK)
         return status;
     memset(&made, 0, sizeof made);
     if (!qkv_allocator_of(allocator, &made.allocator))
         return qkv_refuse(say, QKV_ERR_ARGUMENT, "allocator lacks a function");
-    qkv_layer_desc_init(&made.desc); /* desc may be of an older program, and shorter */
-    memcpy(&made.desc, desc,
-           desc->struct_size < sizeof made.desc ? desc->struct_size : sizeof made.desc);
-    made.desc.struct_size = sizeof made.desc;
-    made.desc.scale = qkv_layer_scale(desc);
-    made.bytes = build(counting, &made, weights) + QKV_LAYERS_ALIGN;
-    void *block = made.allocator.alloc(made.allocator.ctx, made.bytes);
-    if (!block)
-        return qkv_refuse(say, QKV_ERR_MEMORY, "no memory for a layer of %zu bytes", made.bytes);
-    qkv_layer *l = block; /* weights begin at the next multiple of the alignment */
-    const size_t skip = QKV_LAYERS_ALIGN - (uintptr_t)block % QKV_LAYERS_ALIGN;
-    *l = made;
-    l->desc.rope.short_factor = desc->rope.short_factor;
-    l->desc.rope.long_factor = desc->rope.long_factor;
-    build((qkv_carver){(unsigned char *)block + skip, 0}, l, weights);
-    *layer = l;
-    return qkv_accept(say);
+    describe(&made, desc);
+    qkv_packer p = {.weights = weights, .format = made.desc.weights, .status = QKV_OK};
+    build(&p, &made);
+    made.bytes = p.carver.used + QKV_LAYERS_ALIGN;
+    status = p.status == QKV_OK ? fill(p, &made, desc, layer) : p.status;
+    if (status == QKV_OK)
+        return qkv_accept(say);
+    forget_layouts(&made);
+    if (status == QKV_ERR_MEMORY)
+        return qkv_refuse(say, status, "no memory for a layer of %zu bytes", made.bytes);
+    return qkv_refuse(say, status, "oneDNN refuses these weights as %s (%s)",
+                      made.desc.weights == QKV_WEIGHTS_INT8 ? "int8" : "bf16",
+                      qkv_status_name(status));
 }
 
 void qkv_layer_destroy(qkv_layer *layer)
 {
     if (layer) {
         const qkv_allocator a = layer->allocator;
+        forget_layouts(layer);
         a.free(a.ctx, layer);
     }
 }

@@ -191,7 +191,9 @@ qkv_status qkv_layer_factorise(const qkv_layer *layer, int32_t rank,
     const qkv_layer_desc *d = &layer->desc;
     const int64_t rows = (int64_t)d->n_kv_heads * (d->head_dim + d->head_dim_v);
     const int64_t most = rows < d->d_model ? rows : d->d_model;
-    qkv_status status = check(layer, rank, most, say);
+    qkv_status status = qkv_conversion_check(layer, say);
+    if (status == QKV_OK)
+        status = check(layer, rank, most, say);
     if (status != QKV_OK)
         return status;
     memset(&f, 0, sizeof f);

@@ -7,6 +7,7 @@
  *     convert.c    from another layer: fewer heads, the other pairing
  *     factorise.c  from another layer: MLA
  *     gemm.c       projections on BLAS, cut into pieces
+ *     narrow.c     the same with weights in 16 or 8 bits, on oneDNN (narrow.h)
  *     rows.c       norms, rotation and copies, row by row
  *     distance.c   ALiBi slopes, T5's buckets, chunks
  *     same.c       whether two layers may share a plan
@@ -22,6 +23,7 @@
 
 #include "core/allocator.h"
 #include "core/say.h"
+#include "layers/narrow.h"
 #include "qkv/cache_view.h"
 #include "qkv/layers.h"
 
@@ -29,8 +31,9 @@
 
 /* y = x w^T + bias; w is [rows][cols].  rows 0: there is none. */
 typedef struct qkv_matrix {
-    float *w, *bias; /* bias NULL: none */
+    float *w, *bias; /* w NULL: it is narrow.  bias NULL: none */
     int64_t rows, cols;
+    qkv_narrow narrow;
 } qkv_matrix;
 
 struct qkv_layer {
@@ -44,6 +47,11 @@ struct qkv_layer {
     float *sinks, *slopes, *relative;
 };
 
+/* The matrices that may be narrow.  kv_b is none: absorbed MLA sums over its rows, expanded over
+ * its columns. */
+enum { QKV_NARROW_MATRICES = 4 };
+const qkv_matrix *qkv_layer_matrix(const qkv_layer *layer, int i);
+
 /* Places arrays one after another; without memory it only counts. */
 typedef struct qkv_carver {
     unsigned char *memory;
@@ -54,9 +62,9 @@ void *qkv_carve(qkv_carver *c, size_t bytes);
 
 /* ---- weights.c -------------------------------------------------------------------------- */
 
-/* Copies rows x cols as f32; a head has head_rows rows. */
-void qkv_weight_copy(float *dst, const qkv_layer_weight *w, int64_t rows, int64_t cols,
-                     int64_t head_rows);
+/* Copies rows x cols as f32, from row `first` on; a head has head_rows rows. */
+void qkv_weight_copy(float *dst, const qkv_layer_weight *w, int64_t first, int64_t rows,
+                     int64_t cols, int64_t head_rows);
 void qkv_bias_copy(float *dst, const qkv_layer_weight *w, int64_t rows, int64_t head_rows);
 /* There or not, with a bias or not, as wanted; types. */
 qkv_status qkv_weight_check(const qkv_layer_weight *w, int32_t role, int wanted, int bias,
@@ -105,11 +113,14 @@ typedef struct qkv_conversion {
 } qkv_conversion;
 
 void qkv_conversion_begin(qkv_conversion *c, const qkv_layer *layer);
+/* Layers are converted while their weights are f32. */
+qkv_status qkv_conversion_check(const qkv_layer *layer, qkv_say say);
 
 /* ---- plans ------------------------------------------------------------------------------ */
 
 typedef struct qkv_layer_shape { /* of the workspace: floats */
     int64_t in, memory, q, latents, expanded, keys, o, bias, mask;
+    size_t narrow, narrow_worker; /* bytes: rows as codes, and of each worker */
 } qkv_layer_shape;
 
 struct qkv_layer_plan {
@@ -126,6 +137,7 @@ struct qkv_layer_plan {
     float *cosines, *sines; /* [rows][r / 2] */
     qkv_layer_work work;
     qkv_layer_shape shape;
+    qkv_narrow_product products[QKV_NARROW_MATRICES];
     int64_t bias_len;       /* distances a head and sequence */
     int64_t mask_len;       /* keys a row of the mask of chunks */
     /* Attention: one of the two. */
@@ -158,7 +170,7 @@ int64_t qkv_step_keys(const qkv_layer_plan *plan, const qkv_layer_step *step, in
 /* Where the pieces of a workspace are. */
 typedef struct qkv_layer_space {
     float *in, *memory, *q, *latents, *expanded, *keys, *o, *bias;
-    unsigned char *mask;
+    unsigned char *mask, *narrow, *narrow_workers;
     void *attention;
     size_t attention_bytes, used;
 } qkv_layer_space;
@@ -176,6 +188,9 @@ typedef struct qkv_layer_job {
     qkv_say say;
 } qkv_layer_job;
 
+/* y = x m^T + bias of one of the layer's matrices; rows of x ldx apart, those of y m->rows. */
+qkv_status qkv_layer_project(const qkv_layer_job *job, const qkv_matrix *m, const float *x,
+                             int64_t ldx, float *y, int64_t rows);
 /* Rotates heads of width channels in place, with the plan's table. */
 void qkv_layer_rotate(const qkv_layer_job *job, float *x, int64_t ldx, int64_t n_heads,
                       int64_t head_stride);

@@ -23,9 +23,9 @@ static qkv_layer_weight place(const qkv_weight *at, const qkv_safetensors_entry 
     return w;
 }
 
-qkv_status qkv_layer_load(const qkv_checkpoint *checkpoint, const qkv_model *model, int32_t part,
-                          int32_t layer, const qkv_allocator *allocator, qkv_layer **made,
-                          char *text, size_t bytes)
+qkv_status qkv_layer_load_as(const qkv_checkpoint *checkpoint, const qkv_model *model, int32_t part,
+                             int32_t layer, int32_t kept, const qkv_allocator *allocator,
+                             qkv_layer **made, char *text, size_t bytes)
 {
     const qkv_say say = {text, bytes};
     qkv_layer_weight weights[QKV_ROLE_COUNT];
@@ -48,6 +48,16 @@ qkv_status qkv_layer_load(const qkv_checkpoint *checkpoint, const qkv_model *mod
         if (status == QKV_OK)
             weights[role] = place(&at, &entry, &bias);
     }
-    return status == QKV_OK ? qkv_layer_create(&desc, weights, allocator, made, text, bytes)
-                            : status;
+    if (status != QKV_OK)
+        return status;
+    desc.weights = kept;
+    return qkv_layer_create(&desc, weights, allocator, made, text, bytes);
+}
+
+qkv_status qkv_layer_load(const qkv_checkpoint *checkpoint, const qkv_model *model, int32_t part,
+                          int32_t layer, const qkv_allocator *allocator, qkv_layer **made,
+                          char *text, size_t bytes)
+{
+    return qkv_layer_load_as(checkpoint, model, part, layer, QKV_WEIGHTS_F32, allocator, made, text,
+                             bytes);
 }

@@ -122,6 +122,25 @@ static void size_workspace(const qkv_layer *l, qkv_layer_plan *plan)
     }
 }
 
+static size_t more(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Products with narrow matrices, which one after another use the same workspace. */
+static qkv_status plan_narrow(const qkv_layer *l, qkv_layer_plan *plan, qkv_say say)
+{
+    for (int i = 0; i < QKV_NARROW_MATRICES; i++) {
+        const qkv_matrix *m = qkv_layer_matrix(l, i);
+        const int64_t rows = m == &l->memory ? plan->memory_rows : plan->rows;
+        const qkv_status status = qkv_narrow_plan(m, rows, &plan->products[i]);
+        if (status != QKV_OK)
+            return qkv_refuse(say, status, "oneDNN refuses a product of %lld rows (%s)",
+                              (long long)rows, qkv_status_name(status));
+        plan->shape.narrow = more(plan->shape.narrow, qkv_narrow_shared_bytes(m, rows));
+        plan->shape.narrow_worker =
+            more(plan->shape.narrow_worker, qkv_narrow_worker_bytes(&plan->products[i]));
+    }
+    return QKV_OK;
+}
+
 static float *floats(qkv_carver *c, int64_t n) { return qkv_carve(c, (size_t)n * sizeof(float)); }
 
 void qkv_layer_space_of(const qkv_layer_plan *plan, int32_t n_workers, void *memory,
@@ -139,6 +158,8 @@ void qkv_layer_space_of(const qkv_layer_plan *plan, int32_t n_workers, void *mem
     space->o = floats(&c, s->o);
     space->bias = floats(&c, s->bias);
     space->mask = qkv_carve(&c, (size_t)s->mask);
+    space->narrow = qkv_carve(&c, s->narrow);
+    space->narrow_workers = qkv_carve(&c, (size_t)n_workers * s->narrow_worker);
     space->attention_bytes = plan->cached  ? qkv_cache_workspace_size(plan->cached, n_workers)
                              : plan->plain ? qkv_workspace_size(plan->plain, n_workers)
                                            : 0;
@@ -237,6 +258,8 @@ static qkv_status fill(const qkv_layer *layer, const qkv_layer_step *step, qkv_l
     if (status == QKV_OK && step->form != QKV_FORM_MEMORY)
         status = plan_attention(layer, step, plan, say);
     if (status == QKV_OK)
+        status = plan_narrow(layer, plan, say);
+    if (status == QKV_OK)
         size_workspace(layer, plan);
     return status;
 }
@@ -287,6 +310,8 @@ void qkv_layer_plan_destroy(qkv_layer_plan *plan)
 {
     if (plan) {
         const qkv_allocator a = plan->allocator;
+        for (int i = 0; i < QKV_NARROW_MATRICES; i++)
+            qkv_narrow_plan_end(&plan->products[i]);
         a.free(a.ctx, plan->attention_block);
         a.free(a.ctx, plan->view_block);
         a.free(a.ctx, plan);

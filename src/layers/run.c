@@ -27,6 +27,26 @@ void qkv_layer_rotate(const qkv_layer_job *job, float *x, int64_t ldx, int64_t n
     qkv_rope_run(&job->layer->desc.rope, &a, job->parallel);
 }
 
+qkv_status qkv_layer_project(const qkv_layer_job *job, const qkv_matrix *m, const float *x,
+                             int64_t ldx, float *y, int64_t rows)
+{
+    if (m->w) {
+        qkv_project(m, x, ldx, y, m->rows, rows, job->parallel);
+        return QKV_OK;
+    }
+    const qkv_narrow_product *p = job->plan->products;
+    while (qkv_layer_matrix(job->layer, (int)(p - job->plan->products)) != m)
+        p++;
+    const qkv_status status =
+        p->rows ? qkv_narrow_run(m, p, x, ldx, y, job->parallel, job->space.narrow,
+                                 job->space.narrow_workers, job->plan->shape.narrow_worker)
+                : QKV_OK;
+    if (status != QKV_OK)
+        return qkv_refuse(job->say, status, "oneDNN failed at a product (%s)",
+                          qkv_status_name(status));
+    return QKV_OK;
+}
+
 /* T5's bias of every distance between a query and a key. */
 static void fill_bias(const qkv_layer_job *job)
 {
@@ -130,13 +150,17 @@ static qkv_status store(const qkv_layer_job *job, const float *k, int64_t row, i
     return qkv_cache_write(plan->cache, job->args->cache_layer, &r, job->say.text, job->say.bytes);
 }
 
-static void project_memory(const qkv_layer_job *job)
+static qkv_status project_memory(const qkv_layer_job *job)
 {
     const qkv_matrix *m = &job->layer->memory;
     float *k = job->space.memory;
 
-    qkv_project(m, job->args->memory, m->cols, k, m->rows, job->plan->memory_rows, job->parallel);
-    norm(job, k, m->rows, job->plan->memory_rows, job->plan->desc.n_kv_heads, job->layer->k_norm);
+    const qkv_status status =
+        qkv_layer_project(job, m, job->args->memory, m->cols, k, job->plan->memory_rows);
+    if (status == QKV_OK)
+        norm(job, k, m->rows, job->plan->memory_rows, job->plan->desc.n_kv_heads,
+             job->layer->k_norm);
+    return status;
 }
 
 static qkv_status run_attention(const qkv_layer_job *job)
@@ -148,19 +172,21 @@ static qkv_status run_attention(const qkv_layer_job *job)
     float *in = job->space.in;
     float *k = d->cross ? job->space.memory : in + q;
 
-    qkv_project(&l->in, job->args->x, d->d_model, in, row, plan->rows, job->parallel);
+    qkv_status status = qkv_layer_project(job, &l->in, job->args->x, d->d_model, in, plan->rows);
+    if (status != QKV_OK)
+        return status;
     norm(job, in, row, plan->rows, d->n_q_heads, l->q_norm);
     if (!d->cross) {
         norm(job, k, row, plan->rows, d->n_kv_heads, l->k_norm);
         qkv_layer_rotate(job, in, row, d->n_q_heads + d->n_kv_heads, d->head_dim);
     }
     if (plan->cache && !d->cross) {
-        const qkv_status status = store(job, k, row, plan->q_len);
-        if (status != QKV_OK)
-            return status;
+        status = store(job, k, row, plan->q_len);
     } else if (!plan->cache && d->cross) {
-        project_memory(job);
+        status = project_memory(job);
     }
+    if (status != QKV_OK)
+        return status;
     return qkv_layer_attend(job, in, k, k + (int64_t)d->n_kv_heads * d->head_dim, job->space.o);
 }
 
@@ -212,18 +238,20 @@ static qkv_status run(const qkv_layer_job *job)
     if (plan->form == QKV_FORM_MEMORY) {
         if (plan->memory_rows == 0)
             return QKV_OK;
-        project_memory(job);
-        return store(job, job->space.memory, l->memory.rows, plan->memory_len);
+        status = project_memory(job);
+        return status == QKV_OK
+                   ? store(job, job->space.memory, l->memory.rows, plan->memory_len)
+                   : status;
     }
     if (plan->rows == 0)
         return QKV_OK;
     status = l->desc.kind == QKV_LAYER_MLA ? qkv_layer_run_mla(job) : run_attention(job);
-    if (status != QKV_OK)
-        return status;
-    qkv_project(&l->out, job->space.o, l->out.cols, job->args->out, l->desc.d_model, plan->rows,
-                job->parallel);
-    clear_padding(plan, job->args->out);
-    return QKV_OK;
+    if (status == QKV_OK)
+        status = qkv_layer_project(job, &l->out, job->space.o, l->out.cols, job->args->out,
+                                   plan->rows);
+    if (status == QKV_OK)
+        clear_padding(plan, job->args->out);
+    return status;
 }
 
 qkv_status qkv_layer_run(const qkv_layer_plan *plan, const qkv_layer *layer,

@@ -26,7 +26,7 @@ typedef struct mla {
 
 /* ---- projections ------------------------------------------------------------------------ */
 
-static mla project(const qkv_layer_job *job)
+static qkv_status project(const qkv_layer_job *job, mla *made)
 {
     const qkv_layer *l = job->layer;
     const qkv_layer_desc *d = &l->desc;
@@ -36,11 +36,15 @@ static mla project(const qkv_layer_job *job)
              .ldq = l->in.rows, .ld_latents = l->in.rows};
 
     m.latents = job->space.in + l->in.rows - m.c - m.r;
-    qkv_project(&l->in, job->args->x, d->d_model, job->space.in, l->in.rows, rows, job->parallel);
+    qkv_status status = qkv_layer_project(job, &l->in, job->args->x, d->d_model, job->space.in, rows);
+    if (status != QKV_OK)
+        return status;
     if (d->q_lora_rank) {
         qkv_norm_rows(m.q, m.ldq, rows, 1, d->q_lora_rank, l->q_a_norm, d->latent_norm,
                       d->norm_eps, job->parallel);
-        qkv_project(&l->q_b, m.q, m.ldq, job->space.q, l->q_b.rows, rows, job->parallel);
+        status = qkv_layer_project(job, &l->q_b, m.q, m.ldq, job->space.q, rows);
+        if (status != QKV_OK)
+            return status;
         m.q = job->space.q;
         m.ldq = l->q_b.rows;
     }
@@ -51,7 +55,8 @@ static mla project(const qkv_layer_job *job)
     m.all = m.latents;
     m.ld_all = m.ld_latents;
     m.n_keys = rows;
-    return m;
+    *made = m;
+    return QKV_OK;
 }
 
 static qkv_status store(const mla *m)
@@ -162,12 +167,12 @@ static qkv_status run_absorbed(mla *m)
 
 qkv_status qkv_layer_run_mla(const qkv_layer_job *job)
 {
-    mla m = project(job);
+    mla m;
+    qkv_status status = project(job, &m);
 
-    if (job->plan->cache) {
-        const qkv_status status = store(&m);
-        if (status != QKV_OK)
-            return status;
-    }
+    if (status == QKV_OK && job->plan->cache)
+        status = store(&m);
+    if (status != QKV_OK)
+        return status;
     return job->plan->mla == QKV_MLA_EXPANDED ? run_expanded(&m) : run_absorbed(&m);
 }

@@ -34,7 +34,7 @@ static int same_widths(const qkv_layer_desc *a, const qkv_layer_desc *b)
            a->n_q_heads == b->n_q_heads && a->n_kv_heads == b->n_kv_heads &&
            a->head_dim == b->head_dim && a->head_dim_v == b->head_dim_v &&
            a->q_lora_rank == b->q_lora_rank && a->kv_lora_rank == b->kv_lora_rank &&
-           a->rope_dim == b->rope_dim;
+           a->rope_dim == b->rope_dim && a->weights == b->weights;
 }
 
 static int same_scores(const qkv_layer_desc *a, const qkv_layer_desc *b)

@@ -76,11 +76,11 @@ static int64_t row_of(const qkv_layer_weight *w, int64_t r, int64_t head_rows)
            head % w->group_heads * w->head_stride + d;
 }
 
-void qkv_weight_copy(float *dst, const qkv_layer_weight *w, int64_t rows, int64_t cols,
-                     int64_t head_rows)
+void qkv_weight_copy(float *dst, const qkv_layer_weight *w, int64_t first, int64_t rows,
+                     int64_t cols, int64_t head_rows)
 {
     for (int64_t r = 0; r < rows; r++)
-        copy_elements(dst + r * cols, w->data, row_of(w, r, head_rows) * w->row_stride,
+        copy_elements(dst + r * cols, w->data, row_of(w, first + r, head_rows) * w->row_stride,
                       w->col_stride, w->type, cols);
 }
 

@@ -166,7 +166,7 @@ static void print_model(void)
     F(causal) F(cross) F(v_from_k) F(window_left) F(window_right) F(chunk_tokens)
     F(alibi_max_bias) F(alibi) F(relative_buckets) F(relative_max_distance)
     F(relative_bidirectional) F(rope) F(state_elements) F(state_parameters) F(state_type)
-    F(reserved)
+    F(weights) F(reserved)
 #undef F
 #define F(field) FIELD(qkv_model, field)
     STRUCT(qkv_model)

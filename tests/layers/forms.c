@@ -6,7 +6,21 @@
 #include "layers_test.h"
 
 enum { B = 3, T = 13, MEMORY = 7 };
-#define CLOSE 5e-6
+
+/* Of the largest number.  int8: x is rounded to 16 bits of its row's largest number, on the way to
+ * each product.  bf16: to 8 bits each. */
+static double close_enough(const sample *s)
+{
+    return s->desc.weights == QKV_WEIGHTS_F32    ? 5e-6
+           : s->desc.weights == QKV_WEIGHTS_INT8 ? 5e-4
+                                                 : 3e-2;
+}
+
+/* In front of the name of a case. */
+static const char *kept(void)
+{
+    return kept_as == QKV_WEIGHTS_F32 ? "" : kept_as == QKV_WEIGHTS_INT8 ? "int8/" : "bf16/";
+}
 
 static int is_cross(const variant *v) { return desc_of(v).cross; }
 
@@ -20,7 +34,7 @@ static void expect_rows(const sample *s, const char *what, int b, const float *o
     oracle(s, x, tokens, memory, n_memory, positions, first, wanted);
     const double e = difference(out + first * s->desc.d_model, wanted + first * s->desc.d_model,
                                 n - first * s->desc.d_model);
-    t_check(e <= CLOSE, "%s, sequence %d: off by %.2g", what, b, e);
+    t_check(e <= close_enough(s), "%s, sequence %d: off by %.2g", what, b, e);
 }
 
 static void fill_nan(float *x, int64_t n)
@@ -69,7 +83,7 @@ void test_whole(void)
     qkv_pool *pool = NULL;
     qkv_pool_create(2, NULL, &pool);
     for (int i = 0; i < n_variants; i++)
-        if (t_case("%s", variants[i].name)) {
+        if (t_case("%s%s", kept(), variants[i].name)) {
             t_rng rng = t_rng_of(t_seed() + (uint64_t)i);
             const qkv_layer_desc d = desc_of(&variants[i]);
             sample s = sample_of(&d, &rng);
@@ -163,7 +177,7 @@ static void packed(const sample *s, t_rng *rng)
 void test_ragged(void)
 {
     for (int i = 0; i < n_variants; i++)
-        if (t_case("%s", variants[i].name)) {
+        if (t_case("%s%s", kept(), variants[i].name)) {
             t_rng rng = t_rng_of(t_seed() + 100 + (uint64_t)i);
             const qkv_layer_desc d = desc_of(&variants[i]);
             sample s = sample_of(&d, &rng);
@@ -282,7 +296,7 @@ void test_cached(void)
         if (!d.causal)
             continue;
         for (int mode = 0; mode < 2 * modes; mode++)
-            if (t_case("%s/%d", variants[i].name, mode)) {
+            if (t_case("%s%s/%d", kept(), variants[i].name, mode)) {
                 t_rng rng = t_rng_of(t_seed() + 200 + (uint64_t)i);
                 sample s = sample_of(&d, &rng);
                 if (s.layer)
@@ -328,7 +342,7 @@ void test_cross(void)
 {
     for (int i = 0; i < n_variants; i++)
         for (int pack = 0; is_cross(&variants[i]) && pack < 2; pack++)
-            if (t_case("%s/%d", variants[i].name, pack)) {
+            if (t_case("%s%s/%d", kept(), variants[i].name, pack)) {
                 t_rng rng = t_rng_of(t_seed() + 300 + (uint64_t)i);
                 const qkv_layer_desc d = desc_of(&variants[i]);
                 sample s = sample_of(&d, &rng);

@@ -13,6 +13,7 @@ typedef struct variant {
 
 extern const variant variants[];
 extern const int n_variants;
+extern int32_t kept_as; /* QKV_WEIGHTS_ of what desc_of describes */
 
 /* A layer with random weights, and the weights as the oracle reads them. */
 typedef struct sample {
@@ -25,7 +26,8 @@ typedef struct sample {
 qkv_layer_desc desc_of(const variant *v);
 /* Weights only; free nothing, all is t_scratch. */
 sample sample_weights(const qkv_layer_desc *d, t_rng *rng);
-/* With the layer; destroy it with sample_end. */
+/* With the layer; destroy it with sample_end.  If that is narrow, the matrices become what it keeps:
+ * the oracle computes with rounded weights. */
 sample sample_of(const qkv_layer_desc *d, t_rng *rng);
 void sample_end(sample *s);
 
@@ -37,6 +39,9 @@ int64_t width_of_memory(const qkv_layer_desc *d);
 void oracle(const sample *s, const float *x, int64_t tokens, const float *memory, int64_t n_memory,
             const int64_t *positions, int64_t first, double *out);
 
+/* Whether layers can keep weights so here; 0 after having looked at the sentence that refuses. */
+int can_keep(int32_t weights);
+
 /* The largest difference of rows of out from the oracle's, as a share of the largest number. */
 double difference(const float *out, const double *wanted, int64_t n);
 
@@ -47,6 +52,11 @@ qkv_status run_step(const sample *s, const qkv_layer_step *step, const float *x,
 void test_whole(void);
 void test_ragged(void);
 void test_cached(void);
+void test_narrow_forms(void);
+void test_narrow_pieces(void);
+void test_narrow_bounds(void);
+void test_narrow_numbers(void);
+void test_narrow_refusals(void);
 void test_cross(void);
 void test_mla(void);
 void test_plans(void);

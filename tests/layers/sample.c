@@ -68,6 +68,35 @@ sample sample_weights(const qkv_layer_desc *d, t_rng *rng)
     return s;
 }
 
+/* A row as codes of 8 bits would have it, in the arithmetic of the library. */
+static void round_to_int8(float *w, int64_t n)
+{
+    float most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+    for (int64_t i = 0; i < n && most > 0; i++)
+        w[i] = rintf(w[i] * (127 / most)) * (most / 127);
+}
+
+static void round_matrices(sample *s)
+{
+    static const int roles[] = {QKV_ROLE_Q, QKV_ROLE_K,   QKV_ROLE_V,   QKV_ROLE_O,
+                                QKV_ROLE_Q_A, QKV_ROLE_Q_B, QKV_ROLE_KV_A};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        int64_t rows, cols;
+        int bias;
+        shape_of(&s->desc, roles[i], &rows, &cols, &bias);
+        float *w = s->matrix[roles[i]];
+        uint16_t *half = t_scratch((size_t)(rows * cols + 1) * sizeof *half);
+        if (rows && s->desc.weights == QKV_WEIGHTS_BF16) {
+            qkv_convert(half, QKV_BF16, w, QKV_F32, (size_t)(rows * cols));
+            qkv_convert(w, QKV_F32, half, QKV_BF16, (size_t)(rows * cols));
+        }
+        for (int64_t r = 0; s->desc.weights == QKV_WEIGHTS_INT8 && r < rows; r++)
+            round_to_int8(w + r * cols, cols);
+    }
+}
+
 sample sample_of(const qkv_layer_desc *d, t_rng *rng)
 {
     char text[256];
@@ -75,6 +104,7 @@ sample sample_of(const qkv_layer_desc *d, t_rng *rng)
     const qkv_status status =
         qkv_layer_create(d, s.weights, NULL, &s.layer, text, sizeof text);
     t_check(status == QKV_OK, "qkv_layer_create: %s", text);
+    round_matrices(&s);
     return s;
 }
 

@@ -189,6 +189,8 @@ const variant variants[] = {
 };
 const int n_variants = (int)(sizeof variants / sizeof *variants);
 
+int32_t kept_as = QKV_WEIGHTS_F32;
+
 qkv_layer_desc desc_of(const variant *v)
 {
     qkv_layer_desc d;
@@ -197,6 +199,7 @@ qkv_layer_desc desc_of(const variant *v)
     d.n_q_heads = 6;
     d.n_kv_heads = 2;
     d.head_dim = d.head_dim_v = 8;
+    d.weights = kept_as;
     v->set(&d);
     return d;
 }

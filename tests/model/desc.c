@@ -120,7 +120,7 @@ void test_desc_refusals(void)
     REFUSED(plain, alibi_max_bias, 0);
     REFUSED(plain, relative_buckets, -1);
     REFUSED(plain, relative_buckets, 1);
-    REFUSED(plain, reserved[4], 1);
+    REFUSED(plain, reserved[3], 1);
     REFUSED(mla, kv_lora_rank, 0);
     REFUSED(mla, rope_dim, 193);
     REFUSED(mla, n_kv_heads, 1);
