@@ -5,14 +5,15 @@
  * the number of workers, so neither does the result (if BLAS itself uses one thread).  A piece of
  * 512 x 512 repacks what it shares with its neighbours, which is a copy against 512 FMAs.
  *
- * One row is a product with a vector: BLAS then reads the weights once, where its matrix kernels
- * would copy them first.
+ * A few rows are products with vectors: BLAS then reads the weights as they lie, where its matrix
+ * kernels would copy them first.  Rows take turns at blocks of weights that stay in a core's cache,
+ * so that memory is read once; a row's bits are those that it has alone.
  */
 #include <cblas.h>
 
 #include "layers/internal.h"
 
-enum { PIECE = 512, PIECE_OF_ONE_ROW = 256 };
+enum { PIECE = 512, PIECE_OF_FEW_ROWS = 256, FEW_ROWS = 8, COLS_A_TURN = 64 };
 
 typedef struct product_job {
     const qkv_product *p;
@@ -28,8 +29,7 @@ static void add_bias(float *y, int64_t ldy, int64_t rows, int64_t cols, const fl
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void vector_piece(const qkv_product *p, const float *x, const float *w, float *y,
-                         int64_t cols)
+static void vector_turn(const qkv_product *p, const float *x, const float *w, float *y, int64_t cols)
 {
     if (p->w_transposed)
         cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)cols, (int)p->inner, 1, w, (int)p->ldw, x, 1,
@@ -37,6 +37,15 @@ static void vector_piece(const qkv_product *p, const float *x, const float *w, f
     else
         cblas_sgemv(CblasRowMajor, CblasTrans, (int)p->inner, (int)cols, 1, w, (int)p->ldw, x, 1, 0,
                     y, 1);
+}
+
+static void vectors_piece(const qkv_product *p, const float *x, const float *w, float *y,
+                          int64_t cols)
+{
+    for (int64_t c = 0; c < cols; c += COLS_A_TURN)
+        for (int64_t r = 0; r < p->rows; r++)
+            vector_turn(p, x + r * p->ldx, w + (p->w_transposed ? c * p->ldw : c),
+                        y + r * p->ldy + c, least(COLS_A_TURN, cols - c));
 }
 
 static void product_piece(void *arg, int64_t task, int32_t worker)
@@ -52,8 +61,8 @@ static void product_piece(void *arg, int64_t task, int32_t worker)
     float *y = p->y + i * p->y_step + r0 * p->ldy + c0;
 
     (void)worker;
-    if (p->rows == 1)
-        vector_piece(p, x, w, y, cols);
+    if (p->rows <= FEW_ROWS)
+        vectors_piece(p, x, w, y, cols);
     else
         cblas_sgemm(CblasRowMajor, CblasNoTrans, p->w_transposed ? CblasTrans : CblasNoTrans,
                     (int)rows, (int)cols, (int)p->inner, 1, x, (int)p->ldx, w, (int)p->ldw, 0, y,
@@ -77,8 +86,8 @@ void qkv_product_run(const qkv_product *p, const qkv_parallel *parallel)
 {
     product_job job = {p, (p->rows + PIECE - 1) / PIECE, 0, PIECE};
 
-    if (p->rows == 1)
-        job.cols_a_piece = PIECE_OF_ONE_ROW;
+    if (p->rows <= FEW_ROWS)
+        job.cols_a_piece = PIECE_OF_FEW_ROWS;
     job.col_pieces = (p->cols + job.cols_a_piece - 1) / job.cols_a_piece;
     qkv_each(parallel, p->n * job.row_pieces * job.col_pieces, product_piece, &job);
 }
