@@ -147,8 +147,8 @@ int layer_run_load(layer_run *r)
     if (status == QKV_OK && r->memory_path && !r->part_given)
         r->part = QKV_PART_CROSS;
     if (status == QKV_OK)
-        status = qkv_layer_load(checkpoint, &model, r->part, (int32_t)r->layer_number, NULL,
-                                &r->layer, text, sizeof text);
+        status = qkv_layer_load_as(checkpoint, &model, r->part, (int32_t)r->layer_number,
+                                   r->weights, NULL, &r->layer, text, sizeof text);
     qkv_checkpoint_close(checkpoint);
     return status == QKV_OK ? CLI_DONE : cli_complain("%s: %s", r->directory, text);
 }

@@ -11,6 +11,7 @@
 
 static const char *const parts[] = {"decoder", "encoder", "cross"};
 static const char *const executions[] = {"auto", "expanded", "absorbed"};
+static const char *const weights[] = {"f32", "bf16", "int8"};
 
 static int word_of(const char *option, const char *value, const char *const *words, int32_t *index)
 {
@@ -50,6 +51,7 @@ static const struct option known[] = {
     {"prefill-then-decode", required_argument, NULL, 'd'},
     {"cache", required_argument, NULL, 'c'}, {"part", required_argument, NULL, 'a'},
     {"mla", required_argument, NULL, 'x'}, {"as", required_argument, NULL, 'f'},
+    {"weights", required_argument, NULL, 'w'},
     {"threads", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 /* clang-format on */
@@ -68,6 +70,7 @@ static int take(layer_run *r, int code, const char *value)
     case 'c': r->cache_format = value; return format_of(value, &r->format);
     case 'a': return layer_run_part(r, value);
     case 'x': return word_of("mla", value, executions, &r->mla);
+    case 'w': return word_of("weights", value, weights, &r->weights);
     case 'f': r->family = value; return CLI_DONE;
     default: return cli_parse_integer("threads", value, 1, 1024, &r->threads);
     }

@@ -9,7 +9,7 @@ typedef struct layer_run {
     const char *directory, *in, *output, *memory_path, *positions_path, *kv_lens_text,
         *kv_starts_text, *cache_format, *family;
     int64_t layer_number, decode, threads; /* decode -1: no cache unless a format is given */
-    int32_t part, mla, format;
+    int32_t part, mla, format, weights;
     int part_given;
 
     qkv_layer *layer;

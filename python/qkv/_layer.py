@@ -30,7 +30,8 @@ _PRECISIONS = {"exact": 0, "f32": 1}
 _PARTS = {"decoder": 0, "encoder": 1, "cross": 2}
 _MLA = {"auto": 0, "expanded": 1, "absorbed": 2}
 _WHOLE, _CACHED, _MEMORY = 0, 1, 2
-_WORDS = {"kind": _KINDS, "qk_norm": _NORMS, "latent_norm": _NORMS, "alibi": _ALIBI}
+_WEIGHTS = {"f32": 0, "bf16": 1, "int8": 2}
+_WORDS = {"weights": _WEIGHTS, "kind": _KINDS, "qk_norm": _NORMS, "latent_norm": _NORMS, "alibi": _ALIBI}
 _ROPE_WORDS = {"type": _ROPES, "pairing": _PAIRINGS, "precision": _PRECISIONS}
 _UNBOUNDED = ("window_left", "window_right")
 
@@ -67,7 +68,7 @@ class Layer:
     weights
         By role: q, k, v, o, q_norm, k_norm, sinks, relative_bias; of MLA q_a, q_a_norm, q_b, kv_a,
         kv_a_norm, kv_b.  An array, or a pair of a matrix (out, in) and its bias.  float64, float32,
-        float16 or bfloat16 of any strides; copied, in float32.
+        float16 or bfloat16 of any strides; copied.
     fields
         Those of qkv_layer_desc (qkv/model.h): kind, d_model, n_q_heads, n_kv_heads, head_dim ...
         Where the header has constants, words: kind "attention" or "mla", qk_norm and latent_norm
@@ -75,10 +76,14 @@ class Layer:
         the fields of qkv_rope, with type "default", "yarn" ... and pairing "half_split" or
         "interleaved".
 
+        weights="bf16" or "int8" keeps the matrices in half or a quarter of the bytes (default "f32"),
+        where the build has oneDNN.  bf16: weights and the inputs of projections are rounded to bf16.
+        int8: an output channel is 127 steps of its largest weight, inputs are 16-bit integers.
+
     A layer does not change; threads may share it.
     """
 
-    def __init__(self, weights: Mapping[str, Weight], **fields: Any) -> None:
+    def __init__(self, weights: Mapping[str, Weight], /, **fields: Any) -> None:
         unknown = set(weights) - set(ROLES)
         if unknown:
             raise ValueError(
@@ -109,11 +114,14 @@ class Layer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weights as the layer keeps them, in float32."""
+        """Bytes of the weights as the layer keeps them."""
         return self._c.facts()[2]
 
     def weights(self) -> dict[str, tuple[Any, Any]]:
-        """Copies of the weights, as Layer() takes them: arrays in float32 and their biases."""
+        """Copies of the weights, as Layer() takes them: arrays in float32 and their biases.
+
+        ValueError if matrices are kept as bf16 or int8.
+        """
         pairs = ((role, self._c.weight(i)) for i, role in enumerate(ROLES))
         return {role: pair for role, pair in pairs if pair is not None}
 
@@ -291,7 +299,7 @@ def _threads(threads: Optional[int]) -> int:
 
 def load(
     directory: Union[str, os.PathLike[str]], layer: int, part: str = "decoder",
-    *, family: Optional[str] = None,
+    *, family: Optional[str] = None, weights: str = "f32",
 ) -> Layer:  # fmt: skip
     """A layer of a checkpoint in the format of Hugging Face: config.json and .safetensors files.
 
@@ -303,10 +311,15 @@ def load(
         Which attention of an encoder-decoder; models that are only one of them have "decoder".
     family
         Read it as that of this family, whatever its model_type says.
+    weights : "f32", "bf16" or "int8"
+        How the matrices are kept, as in Layer.
 
     What is not known is refused: ValueError.
     """
     number = _integer("layer", layer, 0, 2**31 - 1)
     made = Layer.__new__(Layer)
-    made._c = _layers.load(os.fsencode(directory), _choice("part", part, _PARTS), number, family)
+    made._c = _layers.load(
+        os.fsencode(directory), _choice("part", part, _PARTS), number, family,
+        _choice("weights", weights, _WEIGHTS),
+    )  # fmt: skip
     return made

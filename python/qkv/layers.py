@@ -17,7 +17,8 @@
 True
 
 x is what enters the projections of queries, keys and values, and the result what leaves the output
-projection; norms and residuals of a block are its own business.  Computed in float32.
+projection; norms and residuals of a block are its own business.  Computed in float32, unless the
+matrices are kept as weights="bf16" or "int8" (Layer).
 
 This module links BLAS (OpenBLAS); `import qkv` alone does not load it.
 """
@@ -62,7 +63,7 @@ def GQA(
 
     q, k, v, o are matrices (out, in) or pairs with a bias.  Query head i reads key/value head
     i // (n_heads // n_kv_heads).  With cross=True keys and values are projected from a memory.
-    Other fields as in Layer: rope, causal, window_left, softcap, scale, alibi ...
+    Other fields as in Layer: rope, causal, window_left, softcap, scale, alibi, weights ...
     """
     pairs = {"q": q, "k": k, "v": v, "o": o}
     (rows, d_model), (_, d_memory) = _shape("q", q), _shape("k", k)

@@ -32,6 +32,7 @@ static const field layer_fields[] = {
     LAYER(I64, chunk_tokens),  LAYER(I32, alibi),
     LAYER(F64, alibi_max_bias), LAYER(I32, relative_buckets),
     LAYER(I32, relative_max_distance), LAYER(I32, relative_bidirectional),
+    LAYER(I32, weights),
     {NULL, 0, 0},
 };
 

@@ -132,19 +132,19 @@ static PyObject *wrap(qkv_layer *layer)
     return (PyObject *)self;
 }
 
-/* layer_load(directory, part, layer, family or None) */
+/* layer_load(directory, part, layer, family or None, weights) */
 PyObject *qkvpy_layer_load(PyObject *module, PyObject *args)
 {
     const char *family;
     char text[TEXT];
-    int part, number;
+    int part, number, weights;
     PyObject *path;
     qkv_checkpoint *checkpoint = NULL;
     qkv_layer *layer = NULL;
     qkv_status status;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "Siiz", &path, &part, &number, &family))
+    if (!PyArg_ParseTuple(args, "Siizi", &path, &part, &number, &family, &weights))
         return NULL;
     qkv_model *model = PyMem_Malloc(sizeof *model);
     if (model == NULL)
@@ -156,7 +156,8 @@ PyObject *qkvpy_layer_load(PyObject *module, PyObject *args)
         status = qkv_model_read(&config, family, model, text, sizeof text);
     }
     if (status == QKV_OK)
-        status = qkv_layer_load(checkpoint, model, part, number, NULL, &layer, text, sizeof text);
+        status = qkv_layer_load_as(checkpoint, model, part, number, weights, NULL, &layer, text,
+                                   sizeof text);
     qkv_checkpoint_close(checkpoint);
     Py_END_ALLOW_THREADS
     PyMem_Free(model);
@@ -236,9 +237,14 @@ static PyObject *layer_weight(PyObject *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "i", &role))
         return NULL;
-    if (qkv_layer_weight_of(((layer_object *)self)->layer, role, &w, &shape[0], &shape[1]) !=
-            QKV_OK ||
-        shape[0] == 0)
+    const qkv_status status = qkv_layer_weight_of(((layer_object *)self)->layer, role, &w,
+                                                  &shape[0], &shape[1]);
+    if (status == QKV_ERR_UNSUPPORTED) {
+        PyErr_SetString(PyExc_ValueError, "the layer keeps its matrices as bf16 or int8; those of "
+                                          "layers that keep f32 can be copied");
+        return NULL;
+    }
+    if (status != QKV_OK || shape[0] == 0)
         return Py_NewRef(Py_None);
     PyObject *array = copy_of(w.data, shape[1] > 1 ? 2 : 1, shape);
     PyObject *bias = w.bias ? copy_of(w.bias, 1, shape) : Py_NewRef(Py_None);

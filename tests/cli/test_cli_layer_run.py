@@ -193,3 +193,28 @@ def test_models_that_are_refused(qkv, tmp_path, model, hidden):
         at = RUN.index(gone)
         error = qkv(*RUN[:at], *RUN[at + 2 :], code=2).stderr
         assert gone in error and "not given" in error
+
+
+@pytest.mark.parametrize(("weights", "limit"), [("f32", 1e-5), ("bf16", 3e-2), ("int8", 3e-2)])
+def test_weights(qkv, tmp_path, model, hidden, weights, limit):
+    w = model()
+    wanted = np.stack([formula(w, x.astype(np.float64)) for x in hidden])
+    try:
+        qkv(*RUN, "--weights", weights)
+    except AssertionError as error:
+        if weights == "f32" or "oneDNN" not in str(error):
+            raise
+        qkv(*RUN, "--weights", weights, code=2)  # one sentence, and nothing else
+        pytest.skip("no oneDNN in this build, or not for this CPU")
+    out = np.load(tmp_path / "out.npy")
+    close(out, wanted, limit)
+    if weights != "f32":
+        assert np.abs(out - wanted).max() > 1e-4, "the weights were not rounded"
+    qkv(*RUN, "--weights", weights, "--threads", 2, "--prefill-then-decode", 4)
+    close(np.load(tmp_path / "out.npy"), wanted, limit)
+
+
+def test_weights_are_named(qkv, model, hidden):
+    model()
+    done = qkv(*RUN, "--weights", "int4", code=2)
+    assert "--weights is int4; accepted are f32, bf16 and int8" in done.stderr

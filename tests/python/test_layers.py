@@ -246,3 +246,53 @@ def test_chunks_with_padding_in_front(rng, starts):
         reached = (other != out).any(-1)
         for b, start in enumerate(starts):
             np.testing.assert_array_equal(reached[b, start:], seen[b, start:, j])
+
+
+# ---- weights in 16 and 8 bits --------------------------------------------------------------------
+
+
+def kept(made, weights):
+    """made(weights=...), or a skip where the build or the CPU has no oneDNN for it."""
+    try:
+        return made(weights=weights)
+    except ValueError as error:
+        assert "oneDNN" in str(error) and "f32" in str(error)
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("weights", "limit"), [("bf16", 3e-2), ("int8", 3e-2)])
+@pytest.mark.parametrize("make", [gqa, mla], ids=["gqa", "mla"])
+def test_narrow_weights(make, weights, limit):
+    plain = make(np.random.default_rng(5))
+    narrow = kept(lambda **more: make(np.random.default_rng(5), **more), weights)
+    assert narrow.desc["weights"] == weights and plain.desc["weights"] == "f32"
+    x = np.random.default_rng(6).standard_normal((2, 9, D_MODEL)).astype(np.float32)
+    wanted = plain(x)
+    got = narrow(x)
+    off = np.abs(got - wanted).max() / np.abs(wanted).max()
+    assert 1e-4 < off < limit
+    cache = narrow.new_cache(20, max_seqs=2)
+    cache.add(), cache.add()
+    steps = [narrow(x[:, :5], cache=cache), narrow(x[:, 5:], cache=cache)]
+    assert np.abs(np.concatenate(steps, 1) - got).max() < limit * np.abs(wanted).max()
+    with pytest.raises(ValueError, match="bf16 or int8"):
+        narrow.weights()
+
+
+def test_narrow_weights_beside_torch(rng):
+    """torch brings an OpenMP and a oneDNN of its own."""
+    torch = pytest.importorskip("torch")
+    big = weights(rng, (640, 320), (640, 320), (640, 320), (320, 640))
+    layer = kept(lambda **more: layers.MHA(*big, 10, **more), "bf16")
+    x = torch.randn(1, 300, 320)
+    before = layer(x)
+    a = torch.randn(300, 300)
+    for _ in range(3):
+        a = torch.nn.functional.normalize(a @ a)
+        assert torch.equal(layer(x, threads=2), before)
+        assert torch.equal(layer(x, threads=1), before)
+
+
+def test_a_format_that_there_is_not(rng):
+    with pytest.raises(ValueError, match="weights"):
+        gqa(rng, weights="int4")
