@@ -1,12 +1,13 @@
-"""A whole attention layer beside the same layer in PyTorch, float32, in turns.
+"""A whole attention layer beside the same layer in PyTorch, in turns.
 
-    build/venv/bin/python bench/layer.py [--threads N] [--repeat N] [--no-cache]
+    build/venv/bin/python bench/layer.py [--threads N] [--repeat N] [--no-cache | --weights]
 
 The layer of Llama 3 8B: d_model 4096, 32 heads on 8 of 128 channels, RoPE.  Prefill of 2,048 tokens,
 and one token after 8,192 from a cache.  Attention is timed alone on the same queries, keys and
 values; projections are the rest of the layer.  MLA of DeepSeek-V3's widths: one token, absorbed
 against expanded.  --no-cache shows instead what a token costs if nothing is kept and all tokens
-before it are computed again: O(t^2 d) against O(t d).
+before it are computed again: O(t^2 d) against O(t d).  --weights shows what each format of weights
+costs and errs, beside PyTorch in float32 and bfloat16.
 """
 
 import argparse
@@ -109,6 +110,62 @@ def case(weights, tokens, past, threads, repeat):
     show(name + ", the rest", {n: whole[n] - inner[n] for n in whole})
 
 
+FORMATS = ("f32", "bf16", "int8")
+
+
+def by_weights(weights, tokens, past, threads, repeat):
+    """The layer with weights of each format: time, bytes, error.  Attention is f32 in all of them
+    but PyTorch's bfloat16, whose hidden states, keys and values are bfloat16 too."""
+    kept = {f: layers.GQA(*weights, HQ, HKV, rope={"theta": 10000.0}, weights=f) for f in FORMATS}
+    wide = Reference(weights, past)
+    narrow = Reference([w.bfloat16() for w in weights], past)
+    x = torch.randn(1, tokens, D_MODEL)
+    calls = {}
+    for name, layer in kept.items():
+        cache = layer.new_cache(past + 64) if past else None
+        seq = cache.add() if past else None
+        if past:
+            keys, values = (t[:, :, :past].numpy() for t in (wide.keys, wide.values))
+            cache.append(0, keys, values)
+            cache.commit()
+
+        def run(layer=layer, cache=cache, seq=seq):
+            y = layer(x, cache=cache, threads=threads)
+            if cache is not None:
+                cache.truncate(seq, past)
+            return y
+
+        calls[name] = run
+    calls["torch"] = lambda: wide(x)
+    if past:
+        narrow.keys, narrow.values = wide.keys.bfloat16(), wide.values.bfloat16()
+    table = [t.bfloat16() for t in narrow.table(tokens)]
+    narrow.table = lambda n: table
+    half = x.bfloat16()
+    calls["torch, bfloat16"] = lambda: narrow(half)
+    q, k, v = (t.contiguous() for t in wide.heads(x))
+    narrow_qkv = narrow.heads(half)
+    inner = turns(
+        repeat, qkv=lambda: qkv.attention(q, k, v, causal=True, threads=threads),
+        torch=lambda: wide.attend(q, k, v), narrow=lambda: narrow.attend(*narrow_qkv),
+    )  # fmt: skip
+    wanted = wide(x)
+    seconds = turns(repeat, **calls)
+    count = sum(w.numel() for w in weights)
+    print(f"{tokens} tokens after {past}: milliseconds of the layer, and without its attention")
+    for name, call in calls.items():
+        off = call().float() - wanted
+        error = float(off.square().mean().sqrt() / wanted.square().mean().sqrt())
+        attention = inner["qkv" if name in kept else name.replace("torch, bfloat16", "narrow")]
+        rest = seconds[name] - attention
+        size = kept[name].nbytes if name in kept else count * (4 if name == "torch" else 2)
+        print(
+            f"  {name:16} {seconds[name] * 1e3:9.2f} {rest * 1e3:9.2f} = "
+            f"{2e-9 * count * tokens / rest:6.1f} GFLOP/s; weights {size / 2**20:5.1f} MiB, "
+            f"rms error {error:.1e}"
+        )
+
+
 def mla(threads, repeat):
     """DeepSeek-V3's widths with 16 of its 128 heads, one token after 2,048."""
     rng = np.random.default_rng(0)
@@ -162,6 +219,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--weights", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
@@ -170,6 +228,10 @@ def main():
     weights = [torch.randn(*s) / s[1] ** 0.5 for s in shapes]
     if options.no_cache:
         return without_cache(weights, options.threads, options.repeat)
+    if options.weights:
+        for tokens, past, more in ((1, 512, 4), (16, 0, 4), (512, 0, 1)):
+            by_weights(weights, tokens, past, options.threads, more * options.repeat)
+        return None
     case(weights, 1, 8192, options.threads, 4 * options.repeat)
     case(weights, 2048, 0, options.threads, options.repeat)
     mla(options.threads, 4 * options.repeat)
