@@ -110,7 +110,7 @@ def case(weights, tokens, past, threads, repeat):
     show(name + ", the rest", {n: whole[n] - inner[n] for n in whole})
 
 
-FORMATS = ("f32", "bf16", "int8")
+FORMATS = ("f32", "f32_packed", "bf16", "int8")
 
 
 def by_weights(weights, tokens, past, threads, repeat):

@@ -279,10 +279,10 @@ static const char cache_page[] =
     "        everything goes through the cache at once.\n"                                         \
     "  --mla auto|expanded|absorbed\n"                                                             \
     "        How MLA is computed.  Default auto: what needs fewer multiply-adds.\n"                \
-    "  --weights f32|bf16|int8\n"                                                                  \
+    "  --weights f32|bf16|int8|f32_packed\n"                                                       \
     "        How the layer keeps its matrices.  Default f32.  The others need a build with\n"      \
-    "        oneDNN: weights and inputs of projections rounded to bf16, or weights in int8 by\n"   \
-    "        output channel and inputs in 16 bits.\n"                                              \
+    "        oneDNN: weights and inputs of projections rounded to bf16; weights in int8 by\n"      \
+    "        output channel and inputs in 16 bits; f32 in the order of oneDNN's products.\n"       \
     "  --threads N\n"                                                                              \
     "        1 to 1024; default: the processors there are.  Never changes the result.\n"
 

@@ -11,7 +11,8 @@
 
 static const char *const parts[] = {"decoder", "encoder", "cross"};
 static const char *const executions[] = {"auto", "expanded", "absorbed"};
-static const char *const weights[] = {"f32", "bf16", "int8"};
+/* The order of QKV_WEIGHTS_. */
+static const char *const weights[] = {"f32", "bf16", "int8", "f32_packed"};
 
 static int word_of(const char *option, const char *value, const char *const *words, int32_t *index)
 {
@@ -22,6 +23,14 @@ static int word_of(const char *option, const char *value, const char *const *wor
         }
     return cli_complain("--%s is %s; accepted are %s, %s and %s", option, value, words[0], words[1],
                         words[2]);
+}
+
+static int weights_of(const char *value, int32_t *format)
+{
+    for (*format = QKV_WEIGHTS_F32; *format <= QKV_WEIGHTS_F32_PACKED; ++*format)
+        if (strcmp(value, weights[*format]) == 0)
+            return CLI_DONE;
+    return cli_complain("--weights is %s; accepted are f32, bf16, int8 and f32_packed", value);
 }
 
 int layer_run_part(layer_run *r, const char *value)
@@ -70,7 +79,7 @@ static int take(layer_run *r, int code, const char *value)
     case 'c': r->cache_format = value; return format_of(value, &r->format);
     case 'a': return layer_run_part(r, value);
     case 'x': return word_of("mla", value, executions, &r->mla);
-    case 'w': return word_of("weights", value, weights, &r->weights);
+    case 'w': return weights_of(value, &r->weights);
     case 'f': r->family = value; return CLI_DONE;
     default: return cli_parse_integer("threads", value, 1, 1024, &r->threads);
     }

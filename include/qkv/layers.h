@@ -25,8 +25,8 @@
  *
  * Hidden states are f32.  Matrix products are those of the BLAS that the library was linked with,
  * cut into pieces that do not depend on the number of workers.  A BLAS that starts threads by itself
- * should be told to use one, see qkv_layers_blas_threads.  Weights may be kept in 16 or 8 bits
- * (qkv_layer_desc.weights); then products are oneDNN's, on the workers' threads likewise.
+ * should be told to use one, see qkv_layers_blas_threads.  Weights may be kept in 16 or 8 bits, or
+ * packed (qkv_layer_desc.weights); then products are oneDNN's, on the workers' threads likewise.
  *
  * Part of libqkv_model.
  */
@@ -96,8 +96,11 @@ typedef struct qkv_layer qkv_layer;
  *                      number; sums are exact.  Rows of inputs that are not finite give NaN in all
  *                      channels.  For CPUs with VNNI.
  *
- * The last two need a build with oneDNN (Meson option onednn).  Weights are then put into its order
- * once, here.  oneDNN takes memory of its own besides the allocator's: for the plans' products, and
+ *   QKV_WEIGHTS_F32_PACKED   The bytes and the exactness of F32, multiplied by oneDNN: faster with few
+ *                      rows, and weights cannot be looked at or converted.
+ *
+ * All but the first need a build with oneDNN (Meson option onednn).  Weights are then put into its
+ * order once, here.  oneDNN takes memory of its own besides the allocator's: for the plans' products, and
  * small objects while a layer runs.
  */
 QKV_API qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_weight *weights,
@@ -140,7 +143,7 @@ QKV_API qkv_status qkv_layer_cache_config(const qkv_layer *layer, qkv_cache_conf
 /*
  * A weight as the layer keeps it: f32, borrowed as long as the layer lives; rows 0 and no data if it
  * has none.  QKV_ERR_ARGUMENT for a role that is none, QKV_ERR_UNSUPPORTED for a matrix that is kept
- * as bf16 or int8.
+ * otherwise than as QKV_WEIGHTS_F32.
  */
 QKV_API qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role,
                                        qkv_layer_weight *weight, int64_t *rows, int64_t *cols);
@@ -148,7 +151,7 @@ QKV_API qkv_status qkv_layer_weight_of(const qkv_layer *layer, int32_t role,
 /* ---- conversions ------------------------------------------------------------------------ */
 
 /*
- * New layers from a layer with weights in f32, which stays.  allocator is that of the new one, and
+ * New layers from a layer with QKV_WEIGHTS_F32, which stays.  allocator is that of the new one, and
  * lends the scratch.
  * made receives the handle; NULL on failure.  All return QKV_OK; QKV_ERR_ARGUMENT or QKV_ERR_UNSUPPORTED and a sentence; QKV_ERR_MEMORY.
  *
@@ -283,7 +286,7 @@ static inline void qkv_layer_args_init(qkv_layer_args *args)
  * qkv_layer_run - one layer of a step.
  *
  * parallel NULL runs on the calling thread.  Does not allocate.  Returns QKV_OK, or
- * QKV_ERR_ARGUMENT, QKV_ERR_BUFFER before anything was written.  With weights in bf16 or int8 oneDNN
+ * QKV_ERR_ARGUMENT, QKV_ERR_BUFFER before anything was written.  Where weights are not QKV_WEIGHTS_F32 oneDNN
  * may fail underway (QKV_ERR_MEMORY, QKV_ERR_SYSTEM): then out holds nothing of use.
  */
 QKV_API qkv_status qkv_layer_run(const qkv_layer_plan *plan, const qkv_layer *layer,

@@ -69,7 +69,12 @@ enum {
 };
 
 /* How a layer keeps its matrices; see qkv_layer_create. */
-enum { QKV_WEIGHTS_F32 = 0, QKV_WEIGHTS_BF16 = 1, QKV_WEIGHTS_INT8 = 2 };
+enum {
+    QKV_WEIGHTS_F32 = 0,
+    QKV_WEIGHTS_BF16 = 1,
+    QKV_WEIGHTS_INT8 = 2,
+    QKV_WEIGHTS_F32_PACKED = 3
+};
 
 enum { QKV_NORM_NONE = 0, QKV_NORM_RMS = 1, QKV_NORM_RMS_PLUS_ONE = 2, QKV_NORM_LAYER = 3 };
 

@@ -240,8 +240,8 @@ static PyObject *layer_weight(PyObject *self, PyObject *args)
     const qkv_status status = qkv_layer_weight_of(((layer_object *)self)->layer, role, &w,
                                                   &shape[0], &shape[1]);
     if (status == QKV_ERR_UNSUPPORTED) {
-        PyErr_SetString(PyExc_ValueError, "the layer keeps its matrices as bf16 or int8; those of "
-                                          "layers that keep f32 can be copied");
+        PyErr_SetString(PyExc_ValueError, "the layer keeps its matrices in another order or as codes; "
+                                          "those of layers that keep f32 can be copied");
         return NULL;
     }
     if (status != QKV_OK || shape[0] == 0)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "layers/internal.h"
+#include "layers/onednn.h"
 
 /* ---- weights out of a layer -------------------------------------------------------------- */
 
@@ -107,7 +108,7 @@ qkv_status qkv_conversion_check(const qkv_layer *layer, qkv_say say)
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "the layer keeps its weights as %s; layers that keep them as f32 can be "
                           "converted",
-                          layer->desc.weights == QKV_WEIGHTS_INT8 ? "int8" : "bf16");
+                          qkv_weights_name(layer->desc.weights));
     return QKV_OK;
 }
 

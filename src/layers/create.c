@@ -262,8 +262,7 @@ qkv_status qkv_layer_create(const qkv_layer_desc *desc, const qkv_layer_weight *
     if (status == QKV_ERR_MEMORY)
         return qkv_refuse(say, status, "no memory for a layer of %zu bytes", made.bytes);
     return qkv_refuse(say, status, "oneDNN refuses these weights as %s (%s)",
-                      made.desc.weights == QKV_WEIGHTS_INT8 ? "int8" : "bf16",
-                      qkv_status_name(status));
+                      qkv_weights_name(made.desc.weights), qkv_status_name(status));
 }
 
 void qkv_layer_destroy(qkv_layer *layer)

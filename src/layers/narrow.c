@@ -52,7 +52,7 @@ qkv_status qkv_narrow_plan(const qkv_matrix *m, int64_t rows, qkv_narrow_product
     if (n->format == QKV_WEIGHTS_F32 || rows == 0)
         return QKV_OK;
     p->rows = rows;
-    p->rows_a_piece = bytes ? QKV_NARROW_ROWS_INT8 : QKV_NARROW_ROWS_BF16;
+    p->rows_a_piece = bytes ? QKV_NARROW_ROWS_INT8 : QKV_NARROW_ROWS;
     const int64_t whole = rows >= p->rows_a_piece ? p->rows_a_piece : 0;
     const int64_t last = rows % p->rows_a_piece;
     for (int r = 0; r < 2; r++) {
@@ -73,10 +73,16 @@ void qkv_narrow_plan_end(qkv_narrow_product *p)
     }
 }
 
+/* Bytes of a row of x as codes. */
+static size_t bytes_of_row(const qkv_matrix *m)
+{
+    return (size_t)m->cols * (m->narrow.format == QKV_WEIGHTS_F32_PACKED ? sizeof(float) : 2);
+}
+
 /* x as codes, then a scale of each row. */
 static size_t bytes_of_codes(const qkv_matrix *m, int64_t rows)
 {
-    return aligned((size_t)(rows < QKV_NARROW_FEW ? QKV_NARROW_FEW : rows) * (size_t)m->cols * 2);
+    return aligned((size_t)(rows < QKV_NARROW_FEW ? QKV_NARROW_FEW : rows) * bytes_of_row(m));
 }
 
 size_t qkv_narrow_shared_bytes(const qkv_matrix *m, int64_t rows)
@@ -121,11 +127,14 @@ static void narrow_rows(void *arg, int64_t task, int32_t worker)
 
     (void)worker;
     for (int64_t t = task * ROWS_A_TASK; t < end; t++) {
-        unsigned char *to = j->codes + t * n * 2;
+        unsigned char *to = j->codes + (size_t)t * bytes_of_row(j->m);
+        const float *x = j->x + t * j->ldx;
         if (j->m->narrow.format == QKV_WEIGHTS_INT8)
-            qkv_row_to_bytes(j->x + t * j->ldx, n, to, to + n, &j->scales[t]);
+            qkv_row_to_bytes(x, n, to, to + n, &j->scales[t]);
+        else if (j->m->narrow.format == QKV_WEIGHTS_BF16)
+            qkv_convert(to, QKV_BF16, x, QKV_F32, (size_t)n);
         else
-            qkv_convert(to, QKV_BF16, j->x + t * j->ldx, QKV_F32, (size_t)n);
+            memcpy(to, x, (size_t)n * sizeof *x);
     }
 }
 
@@ -162,7 +171,7 @@ static void product_piece(void *arg, int64_t task, int32_t worker)
     const void *product = p->products[rows < p->rows_a_piece][cols < QKV_NARROW_COLS];
 
     const qkv_status status = qkv_onednn_run(
-        product, j->codes + r0 * m->cols * 2, m->narrow.codes + (size_t)piece * m->narrow.bytes[0],
+        product, j->codes + (size_t)r0 * bytes_of_row(m), m->narrow.codes + (size_t)piece * m->narrow.bytes[0],
         stage, stage + bytes_of_stage(p));
     if (status == QKV_OK)
         unstage(j, stage, r0, rows, c0, cols);

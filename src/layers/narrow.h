@@ -1,5 +1,5 @@
 /*
- * layers/narrow.h - matrices kept in 16 or 8 bits, and their products.
+ * layers/narrow.h - matrices kept in 16 or 8 bits, or packed, and their products.
  *
  * The output channels of a matrix are cut into pieces, each a matrix of its own in the layout that
  * oneDNN wants, so that a product is cut as those of gemm.c are, and its pieces are any thread's.
@@ -10,6 +10,7 @@
  *            integers times a scale of the row, which are two rows of bytes; their products with
  *            the codes are exact.  So x is as good as given, and rounding w is what it costs:
  *            one row of bytes would be as fast again and would add as much error as the codes have.
+ *     f32_packed   as they are, in the order that a product reads them.
  *
  * In int8 a row of x that is not finite gives NaN in all channels, a row of w that is not finite
  * gives NaN in its channel.
@@ -24,9 +25,9 @@
 
 enum {
     QKV_NARROW_COLS = 256,      /* output channels of a piece */
-    QKV_NARROW_ROWS_BF16 = 256, /* rows of x in a piece */
+    QKV_NARROW_ROWS = 256, /* rows of x in a piece */
     QKV_NARROW_ROWS_INT8 = 128,
-    QKV_NARROW_FEW = 4          /* bf16 with fewer rows runs slower than with so many */
+    QKV_NARROW_FEW = 4 /* fewer rows of floats take longer than so many */
 };
 
 /* A matrix [rows][cols] as codes; format QKV_WEIGHTS_F32: it is not kept so. */

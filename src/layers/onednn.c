@@ -139,16 +139,37 @@ static dnnl_status_t describe_product(dnnl_primitive_desc_t *product, view x, vi
     return status;
 }
 
+/* What a product reads and makes, by QKV_WEIGHTS_. */
+typedef struct kind {
+    dnnl_data_type_t x, w, y;
+} kind;
+
+static kind kind_of(int32_t weights)
+{
+    switch (weights) {
+    case QKV_WEIGHTS_BF16: return (kind){dnnl_bf16, dnnl_bf16, dnnl_f32};
+    case QKV_WEIGHTS_INT8: return (kind){dnnl_u8, dnnl_s8, dnnl_s32};
+    default: return (kind){dnnl_f32, dnnl_f32, dnnl_f32};
+    }
+}
+
+static kind kind_with(dnnl_data_type_t w)
+{
+    return kind_of(w == dnnl_bf16 ? QKV_WEIGHTS_BF16
+                   : w == dnnl_s8 ? QKV_WEIGHTS_INT8
+                                  : QKV_WEIGHTS_F32_PACKED);
+}
+
 /* The descriptor of y [rows][outputs] = x [rows][inputs] times weights that lie so. */
-static dnnl_status_t find_product(dnnl_primitive_desc_t *product, int bytes, int64_t rows,
+static dnnl_status_t find_product(dnnl_primitive_desc_t *product, kind k, int64_t rows,
                                   int64_t outputs, int64_t inputs, view weights)
 {
     dnnl_memory_desc_t x, y;
-    dnnl_status_t status = describe(&x, bytes ? dnnl_u8 : dnnl_bf16, rows, inputs, inputs, 1);
+    dnnl_status_t status = describe(&x, k.x, rows, inputs, inputs, 1);
 
     if (status != dnnl_success)
         return status;
-    status = describe(&y, bytes ? dnnl_s32 : dnnl_f32, rows, outputs, outputs, 1);
+    status = describe(&y, k.y, rows, outputs, outputs, 1);
     if (status == dnnl_success) {
         status = describe_product(product, VIEW(x), weights, VIEW(y));
         forget(&y);
@@ -164,13 +185,14 @@ enum { USUAL_ROWS = 64 }; /* what layouts are asked for; those of 1 to 512 are t
 static dnnl_status_t find_layout(int32_t weights, int64_t outputs, int64_t inputs,
                                  dnnl_primitive_desc_t *layout)
 {
-    const int bytes = weights == QKV_WEIGHTS_INT8, threads = one_thread();
+    const kind k = kind_of(weights);
+    const int threads = one_thread();
     dnnl_memory_desc_t w;
-    dnnl_status_t status = describe(&w, bytes ? dnnl_s8 : dnnl_bf16, inputs, outputs, 0, 0);
+    dnnl_status_t status = describe(&w, k.w, inputs, outputs, 0, 0);
 
     *layout = NULL;
     if (status == dnnl_success) {
-        status = find_product(layout, bytes, USUAL_ROWS, outputs, inputs, VIEW(w));
+        status = find_product(layout, k, USUAL_ROWS, outputs, inputs, VIEW(w));
         forget(&w);
     }
     as_before(threads);
@@ -187,7 +209,7 @@ static int sums_bytes_exactly(void)
 
 qkv_status qkv_onednn_check(int32_t weights, qkv_say say)
 {
-    const char *name = weights == QKV_WEIGHTS_INT8 ? "int8" : "bf16", *found = "ref";
+    const char *name = qkv_weights_name(weights), *found = "ref";
     dnnl_primitive_desc_t layout = NULL;
 
     pthread_once(&engine_once, make_engine);
@@ -310,7 +332,7 @@ qkv_status qkv_onednn_product(const void *layout, int64_t rows, void **product, 
     int64_t inputs, outputs;
 
     sizes_of(w, &inputs, &outputs, &type);
-    dnnl_status_t status = find_product(&desc, type == dnnl_s8, rows, outputs, inputs, w);
+    dnnl_status_t status = find_product(&desc, kind_with(type), rows, outputs, inputs, w);
     if (status == dnnl_success) {
         const size_t need = dnnl_memory_desc_get_size(part_of(desc, dnnl_query_scratchpad_md));
         *scratch = need > *scratch ? need : *scratch;

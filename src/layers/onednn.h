@@ -7,6 +7,7 @@
  *
  *     bf16   y [rows][outputs] f32 = x [rows][inputs] bf16, w [outputs][inputs] bf16, summed in f32
  *     int8   y [rows][outputs] i32 = x [rows][inputs] u8, w [outputs][inputs] s8, exact
+ *     f32_packed   all f32
  */
 #ifndef QKV_LAYERS_ONEDNN_H
 #define QKV_LAYERS_ONEDNN_H
@@ -15,6 +16,13 @@
 
 /* Sums of a product of int8 fit 32 bits up to here: 2^31 / (255 * 127). */
 #define QKV_ONEDNN_MOST_INPUTS 66000
+
+/* "bf16", "int8", "f32_packed"; "f32" for others. */
+static inline const char *qkv_weights_name(int32_t weights)
+{
+    static const char *const names[] = {"f32", "bf16", "int8", "f32_packed"};
+    return names[weights > 0 && weights < 4 ? weights : 0];
+}
 
 /* Whether this build and this CPU have products with such weights (QKV_WEIGHTS_). */
 qkv_status qkv_onednn_check(int32_t weights, qkv_say say);

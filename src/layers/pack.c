@@ -37,7 +37,9 @@ static void copy_biases(const qkv_packer *p, qkv_matrix *m, const qkv_slab *slab
 /* `count` rows of numbers as codes, by rows. */
 static void encode(qkv_matrix *m, int64_t first, int64_t count, const float *rows, void *codes)
 {
-    if (m->narrow.format == QKV_WEIGHTS_BF16)
+    if (m->narrow.format == QKV_WEIGHTS_F32_PACKED)
+        memcpy(codes, rows, (size_t)(count * m->cols) * sizeof *rows);
+    else if (m->narrow.format == QKV_WEIGHTS_BF16)
         qkv_convert(codes, QKV_BF16, rows, QKV_F32, (size_t)(count * m->cols));
     else
         for (int64_t r = 0; r < count; r++)
@@ -64,7 +66,7 @@ static void fill_narrow(qkv_packer *p, qkv_matrix *m, const qkv_slab *slabs, int
 
 static void pack_narrow(qkv_packer *p, qkv_matrix *m, int32_t format, const qkv_slab *slabs, int n)
 {
-    const size_t scratch = (size_t)m->cols * QKV_NARROW_COLS * (sizeof(float) + sizeof(int16_t));
+    const size_t scratch = (size_t)m->cols * QKV_NARROW_COLS * 2 * sizeof(float);
     qkv_narrow *narrow = &m->narrow;
 
     if (!p->carver.memory && p->status == QKV_OK)

@@ -97,7 +97,7 @@ static qkv_status check_common(const qkv_layer_desc *l, qkv_say say)
         {"relative_buckets", l->relative_buckets, 0, 65536},
         {"relative_max_distance", l->relative_max_distance, 0, INT32_MAX},
         {"relative_bidirectional", l->relative_bidirectional, 0, 1},
-        {"weights", l->weights, QKV_WEIGHTS_F32, QKV_WEIGHTS_INT8},
+        {"weights", l->weights, QKV_WEIGHTS_F32, QKV_WEIGHTS_F32_PACKED},
     };
     const qkv_status status = CHECK_RANGES(list);
     if (status != QKV_OK)

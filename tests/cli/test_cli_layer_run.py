@@ -195,7 +195,7 @@ def test_models_that_are_refused(qkv, tmp_path, model, hidden):
         assert gone in error and "not given" in error
 
 
-@pytest.mark.parametrize(("weights", "limit"), [("f32", 1e-5), ("bf16", 3e-2), ("int8", 3e-2)])
+@pytest.mark.parametrize(("weights", "limit"), [("f32", 1e-5), ("bf16", 3e-2), ("int8", 3e-2), ("f32_packed", 1e-5)])
 def test_weights(qkv, tmp_path, model, hidden, weights, limit):
     w = model()
     wanted = np.stack([formula(w, x.astype(np.float64)) for x in hidden])
@@ -208,7 +208,7 @@ def test_weights(qkv, tmp_path, model, hidden, weights, limit):
         pytest.skip("no oneDNN in this build, or not for this CPU")
     out = np.load(tmp_path / "out.npy")
     close(out, wanted, limit)
-    if weights != "f32":
+    if limit > 1e-5:
         assert np.abs(out - wanted).max() > 1e-4, "the weights were not rounded"
     qkv(*RUN, "--weights", weights, "--threads", 2, "--prefill-then-decode", 4)
     close(np.load(tmp_path / "out.npy"), wanted, limit)
@@ -217,4 +217,4 @@ def test_weights(qkv, tmp_path, model, hidden, weights, limit):
 def test_weights_are_named(qkv, model, hidden):
     model()
     done = qkv(*RUN, "--weights", "int4", code=2)
-    assert "--weights is int4; accepted are f32, bf16 and int8" in done.stderr
+    assert "--weights is int4; accepted are f32, bf16, int8 and f32_packed" in done.stderr

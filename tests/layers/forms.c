@@ -11,15 +11,16 @@ enum { B = 3, T = 13, MEMORY = 7 };
  * each product.  bf16: to 8 bits each. */
 static double close_enough(const sample *s)
 {
-    return s->desc.weights == QKV_WEIGHTS_F32    ? 5e-6
-           : s->desc.weights == QKV_WEIGHTS_INT8 ? 5e-4
-                                                 : 3e-2;
+    return s->desc.weights == QKV_WEIGHTS_INT8   ? 5e-4
+           : s->desc.weights == QKV_WEIGHTS_BF16 ? 3e-2
+                                                 : 5e-6;
 }
 
 /* In front of the name of a case. */
 static const char *kept(void)
 {
-    return kept_as == QKV_WEIGHTS_F32 ? "" : kept_as == QKV_WEIGHTS_INT8 ? "int8/" : "bf16/";
+    static const char *const names[] = {"", "bf16/", "int8/", "packed/"};
+    return names[kept_as];
 }
 
 static int is_cross(const variant *v) { return desc_of(v).cross; }
