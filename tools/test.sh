@@ -110,14 +110,14 @@ run_aarch64() {
 }
 
 # The amx tier over the model of its instructions, which runs on every CPU.  Only what is compiled for it,
-# and the programs that compare kernels with the oracle.
+# and the programs that compare kernels with the oracle.  Also the build without oneDNN, for layers.
 run_amx_model() {
     local suites="simd_amx_tiles simd_plain16_f32 simd_plain16_pairs"
-    TARGETS="cli/qkv tests/test_attend tests/test_bf16 tests/test_hidden ${suites//simd_/tests\/simd\/test_simd_}" \
-        tools/build.sh amx_model -Damx_model=true -Dwerror=true -Ddefault_library=static || return 1
+    TARGETS="cli/qkv tests/test_attend tests/test_bf16 tests/test_hidden tests/layers/test_layers ${suites//simd_/tests\/simd\/test_simd_}" \
+        tools/build.sh amx_model -Damx_model=true -Donednn=disabled -Dwerror=true -Ddefault_library=static || return 1
     # shellcheck disable=SC2086
     meson_test amx_model $suites || return 1
-    QKV_TEST_SCALE=15 meson_test amx_model attend bf16 hidden || return 1
+    QKV_TEST_SCALE=15 meson_test amx_model attend bf16 hidden layers || return 1
     build/amx_model/cli/qkv check --cases 300 --seed 3
 }
 

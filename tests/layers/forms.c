@@ -16,13 +16,6 @@ static double close_enough(const sample *s)
                                                  : 5e-6;
 }
 
-/* In front of the name of a case. */
-static const char *kept(void)
-{
-    static const char *const names[] = {"", "bf16/", "int8/", "packed/"};
-    return names[kept_as];
-}
-
 static int is_cross(const variant *v) { return desc_of(v).cross; }
 
 /* Compares one sequence's rows of out. */

@@ -14,6 +14,7 @@ typedef struct variant {
 extern const variant variants[];
 extern const int n_variants;
 extern int32_t kept_as; /* QKV_WEIGHTS_ of what desc_of describes */
+const char *kept(void); /* in front of the names of cases: "", "bf16/" ... */
 
 /* A layer with random weights, and the weights as the oracle reads them. */
 typedef struct sample {

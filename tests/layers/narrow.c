@@ -37,15 +37,16 @@ int can_keep(int32_t weights)
 
 /* ---- forms ------------------------------------------------------------------------------ */
 
-/* All forms of all variants; the cases inside are those of forms.c. */
+/* All forms of all variants, and failing allocators; the cases inside are those of other files. */
 void test_narrow_forms(void)
 {
-    void (*const forms[])(void) = {test_whole, test_ragged, test_cached, test_cross};
+    void (*const forms[])(void) = {test_whole, test_ragged, test_cached, test_cross,
+                                   test_failing_memory};
     for (int f = 0; f < FORMATS; f++) {
         if (!can_keep(formats[f].weights))
             continue;
         kept_as = formats[f].weights;
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 5; i++)
             forms[i]();
         kept_as = QKV_WEIGHTS_F32;
     }

@@ -191,6 +191,12 @@ const int n_variants = (int)(sizeof variants / sizeof *variants);
 
 int32_t kept_as = QKV_WEIGHTS_F32;
 
+const char *kept(void)
+{
+    static const char *const names[] = {"", "bf16/", "int8/", "packed/"};
+    return names[kept_as];
+}
+
 qkv_layer_desc desc_of(const variant *v)
 {
     qkv_layer_desc d;
