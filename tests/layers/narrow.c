@@ -361,8 +361,64 @@ static void refuse_other_plans(int32_t weights)
     sample_end(&narrow);
 }
 
+/* Sums of so many products of bytes need not fit 32 bits. */
+static void refuse_inputs(void)
+{
+    t_rng rng = t_rng_of(t_seed() + 607);
+    qkv_layer_desc d;
+    qkv_layer *layer = NULL;
+    char text[256];
+
+    qkv_layer_desc_init(&d);
+    d.d_model = 66001;
+    d.n_q_heads = d.n_kv_heads = d.head_dim = d.head_dim_v = 1;
+    d.weights = QKV_WEIGHTS_INT8;
+    const sample s = sample_weights(&d, &rng);
+    t_check(qkv_layer_create(&d, s.weights, NULL, &layer, text, sizeof text) ==
+                    QKV_ERR_UNSUPPORTED && strstr(text, "66000") && !layer, "%s", text);
+    d.weights = QKV_WEIGHTS_BF16;
+    t_check(!can_keep(d.weights) ||
+                qkv_layer_create(&d, s.weights, NULL, &layer, text, sizeof text) == QKV_OK,
+            "%s", text);
+    qkv_layer_destroy(layer);
+}
+
+/* The largest sum there is: every byte at its end, as many as are accepted. */
+static void largest_sum(void)
+{
+    enum { N = 66000 };
+    t_rng rng = t_rng_of(t_seed() + 608);
+    qkv_layer_desc d;
+    qkv_layer_step step;
+    float *x = t_scratch(N * sizeof *x), *out = t_scratch(N * sizeof *out);
+    char text[256];
+
+    qkv_layer_desc_init(&d);
+    d.d_model = N;
+    d.n_q_heads = d.n_kv_heads = d.head_dim = d.head_dim_v = 1;
+    d.weights = QKV_WEIGHTS_INT8;
+    sample s = sample_weights(&d, &rng);
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (int64_t i = 0; i < N; i++) {
+            x[i] = 1;
+            s.matrix[QKV_ROLE_V][i] = (float)sign;
+            s.matrix[QKV_ROLE_O][i] = 1;
+        }
+        qkv_layer_create(&d, s.weights, NULL, &s.layer, text, sizeof text);
+        qkv_layer_step_init(&step);
+        step.q_len = 1;
+        t_check(run_step(&s, &step, x, NULL, out, NULL, text) == QKV_OK, "%s", text);
+        t_check(fabs(out[7] - sign * (double)N) < 0.01, "%d ones gave %g", N, out[7]);
+        qkv_layer_destroy(s.layer);
+    }
+}
+
 void test_narrow_refusals(void)
 {
+    if (t_case("inputs") && can_keep(QKV_WEIGHTS_INT8))
+        refuse_inputs();
+    if (t_case("largest sum") && can_keep(QKV_WEIGHTS_INT8))
+        largest_sum();
     if (t_case("no format")) {
         t_rng rng = t_rng_of(1);
         qkv_layer_desc d = desc_of(&variants[0]);
