@@ -22,9 +22,9 @@ static const struct kind {
     uint32_t tier;
     int row, alone, first;
 } kinds[] = {
-    {"f32", QKV_F32, QKV_CPU_AVX512, 85, 150, 90},
-    {"f16", QKV_F16, QKV_CPU_AVX512, 83, 0, 240},
-    {"bf16", QKV_BF16, QKV_CPU_AVX512_BF16, 96, 140, 255},
+    {"f32", QKV_F32, QKV_CPU_AVX512, 83, 150, 90},
+    {"f16", QKV_F16, QKV_CPU_AVX512, 81, 0, 240},
+    {"bf16", QKV_BF16, QKV_CPU_AVX512_BF16, 91, 140, 255},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, VECTOR = 1000 };
 

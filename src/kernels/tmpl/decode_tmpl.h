@@ -12,12 +12,20 @@ enum {
     /* Up to one vector of queries (at least 8): above that, lanes full of queries are the better
      * use of a vector. */
     DECODE_LANES = VL > 8 ? VL : 8,
-    ROW_TILE = 4,
+    ROW_TILE = 4, /* rows that codes meet at once */
+    MOST_ROWS = VL == 16 ? 6 : ROW_TILE, /* and that numbers do: 24 of 32 registers are sums */
     KEY_TILE = 8,
     VEC_TILE = 8,
     SUMS_KEYS = 16,
     AHEAD = 32 /* keys; see row_products_tmpl.h */
 };
+
+/* How many of `rows` rows the next pass over a block takes: as many passes as must be, about alike. */
+static inline int rows_of_pass(int rows)
+{
+    const int passes = (rows + MOST_ROWS - 1) / MOST_ROWS;
+    return (rows + passes - 1) / passes;
+}
 
 /* What differs with the element type of K and V. */
 typedef struct row_products {

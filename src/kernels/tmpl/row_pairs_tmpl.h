@@ -24,7 +24,7 @@ static inline void prefetch_line_row(const uint16_t *row, int d)
 INLINE void pair_dots_tile(const void *const *keys, const real *q, int padded, int d, real *s,
                            const int KEYS, const int ROWS)
 {
-    vf acc[ROW_TILE][KEY_TILE];
+    vf acc[MOST_ROWS][KEY_TILE];
     const uint16_t *k[KEY_TILE];
 
     UNROLL for (int r = 0; r < KEYS; r++) k[r] = keys[r];
@@ -64,7 +64,7 @@ INLINE void pair_dots_rows(const void *const *k, int n, const real *q, int padde
         pair_dots_tile(k + j, q, padded, d, s + j, KEYS, ROWS);
     }
     for (; j < n; j++) {
-        real one[ROW_TILE * BLOCK];
+        real one[MOST_ROWS * BLOCK];
         pair_dots_tile(k + j, q, padded, d, one, 1, ROWS);
         for (int g = 0; g < ROWS; g++)
             s[g * BLOCK + j] = one[g * BLOCK];
@@ -74,8 +74,9 @@ INLINE void pair_dots_rows(const void *const *k, int n, const real *q, int padde
 static void pair_dots(const void *const *k, int n, const real *q, int padded, int d, real *s,
                       int rows)
 {
-    for (; rows > 0; rows -= ROW_TILE, q += ROW_TILE * padded, s += ROW_TILE * BLOCK)
-        switch (rows) {
+    for (int now; rows > 0; rows -= now, q += now * padded, s += now * BLOCK) {
+        now = rows_of_pass(rows);
+        switch (now) {
         case 1:
             pair_dots_rows(k, n, q, padded, d, s, KEY_TILE, 1);
             break;
@@ -85,17 +86,26 @@ static void pair_dots(const void *const *k, int n, const real *q, int padded, in
         case 3:
             pair_dots_rows(k, n, q, padded, d, s, 4, 3);
             break;
-        default:
+        case 4:
             pair_dots_rows(k, n, q, padded, d, s, 4, 4);
             break;
+#if VL == 16
+        case 5:
+            pair_dots_rows(k, n, q, padded, d, s, 4, 5);
+            break;
+        default:
+            pair_dots_rows(k, n, q, padded, d, s, 4, 6);
+            break;
+#endif
         }
+    }
 }
 
 /* VECS / 2 times 2 VL channels from `at` on; p holds pairs of weights, a row of them BLOCK / 2. */
 INLINE void pair_sums_tile(const void *const *v, int at, int n, const real *p, const real *a,
                            real *o, int padded, const int VECS, const int ROWS)
 {
-    vf acc[ROW_TILE][PAIR_VECS];
+    vf acc[MOST_ROWS][PAIR_VECS];
 
     UNROLL for (int g = 0; g < ROWS; g++)
     {
@@ -130,7 +140,7 @@ INLINE void pair_sums_tile(const void *const *v, int at, int n, const real *p, c
 INLINE void pair_sums_rest(const void *const *v, int at, int n, const real *p, const real *a,
                            real *o, int padded, int rest, const int ROWS)
 {
-    vf acc[ROW_TILE];
+    vf acc[MOST_ROWS];
     UNROLL for (int g = 0; g < ROWS; g++) acc[g] = v_zero();
     for (int j = 0; j < n; j += 2) {
         const uint16_t *row = (const uint16_t *)v[j] + at, *next = (const uint16_t *)v[j + 1] + at;
@@ -172,11 +182,12 @@ static void round_weights(const real *s, int n, int rows, real *p)
 static void pair_sums(const void *const *v, int n, const real *s, const real *a, int dv, real *o,
                       int padded, int rows)
 {
-    real p[ROW_TILE * BLOCK / 2 + VL];
+    real p[MOST_ROWS * BLOCK / 2 + VL];
 
-    for (; rows > 0; rows -= ROW_TILE, s += ROW_TILE * BLOCK, a += ROW_TILE, o += ROW_TILE * padded) {
-        round_weights(s, n, rows < ROW_TILE ? rows : ROW_TILE, p);
-        switch (rows) {
+    for (int now; rows > 0; rows -= now, s += now * BLOCK, a += now, o += now * padded) {
+        now = rows_of_pass(rows);
+        round_weights(s, n, now, p);
+        switch (now) {
         case 1:
             pair_sums_rows(v, n, p, a, dv, o, padded, 1);
             break;
@@ -186,9 +197,17 @@ static void pair_sums(const void *const *v, int n, const real *s, const real *a,
         case 3:
             pair_sums_rows(v, n, p, a, dv, o, padded, 3);
             break;
-        default:
+        case 4:
             pair_sums_rows(v, n, p, a, dv, o, padded, 4);
             break;
+#if VL == 16
+        case 5:
+            pair_sums_rows(v, n, p, a, dv, o, padded, 5);
+            break;
+        default:
+            pair_sums_rows(v, n, p, a, dv, o, padded, 6);
+            break;
+#endif
         }
     }
 }
