@@ -11,7 +11,7 @@
 
 #include "memory.h"
 
-enum { SCHEMA_VERSION = 1, MOST_SHAPES = 128 };
+enum { SCHEMA_VERSION = 1, MOST_SHAPES = 256 };
 
 /* What was measured so far, for cases that are compared with earlier ones. */
 typedef struct earlier {
