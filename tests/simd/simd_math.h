@@ -150,6 +150,53 @@ static void test_exp(void)
     }
 }
 
+/* Their error grows with |x| (docs/numerics.md, weights), twice where a multiply-add rounds twice; below
+ * the normal numbers they may be 0. */
+static void check_weight_row(const real *x, error_found *unused)
+{
+    const wide least = WIDE(ldexp)(1, LOWEST), u = WIDE(ldexp)(1, -FRACTION - 1);
+    real y[ROW];
+
+    (void)unused;
+    for (int i = 0; i < ROW; i += VL)
+        v_store(y + i, v_exp_weight(v_load(x + i)));
+    for (int i = 0; i < ROW; i++) {
+        const wide want = wide_exp((wide)x[i]), off = WIDE(fabs)((wide)y[i] - want);
+        t_check(y[i] >= 0 && y[i] <= 1, "the weight of %a is %a", (double)x[i], (double)y[i]);
+        t_check(off <= 2 * u * (4 + WIDE(fabs)((wide)x[i])) * want || (want < least && y[i] == 0) ||
+                    off <= least * u * 64,
+                "the weight of %a is %a", (double)x[i], (double)y[i]);
+    }
+}
+
+static void test_weight(void)
+{
+    const real low[] = {-INFINITE, -1000000, -800, -746};
+    real y[VL];
+
+    if (t_case("ends")) {
+        for (int i = 0; i < 4; i++) {
+            v_store(y, v_exp_weight(v_set1(low[i])));
+            t_check(bits_of(y[0]) == 0, "the weight of %g is %a", (double)low[i], (double)y[0]);
+        }
+        v_store(y, v_exp_weight(v_zero()));
+        t_check(y[0] == 1, "the weight of 0 is %a", (double)y[0]);
+        v_store(y, v_exp_weight(v_set1(QUIET_NAN)));
+        t_check(isnan(y[0]), "a NaN is lost");
+        for (int n = 0; SIMD_F32 && n < 200; n++) { /* powers of 2 are exact, or 0 */
+            v_store(y, exp2_f32(v_set1((real)-n)));
+            const real want = SIMD(ldexp)(1, -n);
+            t_check(y[0] == want || (n > 126 && y[0] == 0), "2^-%d is %a", n, (double)y[0]);
+        }
+        v_store(y, exp2_f32(v_set1(IS_F32 ? -INFINITE : 0)));
+        t_check(y[0] == (IS_F32 ? 0 : 1), "2^-infinity is %a", (double)y[0]);
+    }
+    if (t_case("error")) {
+        draw(EXP_FLOOR, t_times(4000), check_weight_row, NULL);
+        draw(-1, t_times(1000), check_weight_row, NULL);
+    }
+}
+
 static void test_tanh(void)
 {
     error_found worst = {0};

@@ -59,7 +59,7 @@ static const t_test simd_tests[] = {
 #if SIMD_F32
     {"widen", test_widen},           {"narrow", test_narrow},
 #endif
-    {"exp", test_exp},               {"tanh", test_tanh},
+    {"exp", test_exp},               {"weight", test_weight}, {"tanh", test_tanh},
 };
 
 const simd_suite simd_suite_of_tier = {SIMD_PROGRAM, SIMD_TIER, SIMD_CPU,

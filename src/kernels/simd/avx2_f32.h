@@ -54,6 +54,13 @@ static inline vf v_scale2(vf a, vf n)
     const vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return v_add(v_mul(v_mul(a, x), y), v_sub(n, n));
 }
+/* One factor is enough where subnormals need not be reached. */
+#define QKV_FLUSHES_WEIGHTS
+static inline vf v_scale2_flush(vf a, vf n)
+{
+    const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return v_mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
+}
 static inline vm v_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline vm v_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vm v_and(vm a, vm b) { return _mm256_and_ps(a, b); }
