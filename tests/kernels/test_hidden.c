@@ -232,7 +232,7 @@ static void test_bf16(void)
     }
 }
 
-/* Codes with one scale a row, which some kernels multiply as they are. */
+/* Codes, which some kernels multiply as they are; scales of rows and of groups. */
 static void test_codes(void)
 {
     static const int32_t types[] = {QKV_I8, QKV_E4M3, QKV_E5M2, QKV_U4};
@@ -240,7 +240,7 @@ static void test_codes(void)
     paged x;
 
     limits.type = QKV_BF16;
-    limits.max_dim = 150;
+    limits.max_dim = 200;
     limits.max_len = 400;
     for (int i = 0; i < t_times(200); i++) {
         if (!t_case("%s_%d", qkv_type_name((qkv_type)types[i % 4]), i))
@@ -252,9 +252,11 @@ static void test_codes(void)
         d->k.type = types[i / 4 % 4];
         d->v.type = types[i % 4];
         d->o.type = QKV_F32; /* rounding to fewer bits would hide most differences */
-        d->k_group = d->v_group = d->rope_dim = 0;
+        d->k_group = i / 32 % 2 && d->head_dim >= 32 ? 32 : 0;
+        d->v_group = i / 32 % 2 && d->head_dim_v >= 32 ? 32 : 0;
+        d->rope_dim = 0;
         d->k_rope.type = QKV_NONE;
-        d->q_len = 1 + d->q_len % 5;
+        d->q_len = i / 16 % 2 ? 17 + d->q_len % 70 : 1 + d->q_len % 5;
         d->causal = QKV_CAUSAL_INCLUSIVE;
         d->align = QKV_ALIGN_BOTTOM_RIGHT;
         d->window_left = i % 3 ? i : -1;
