@@ -100,6 +100,11 @@ static inline vf v_zip_hi(vf a, vf b)
     return _mm512_permutex2var_ps(a, at, b);
 }
 
+/* x is in a register here, loaded once and in the order of the source: of lines that come from memory
+ * the compiler knows nothing. */
+#define QKV_SETTLES
+static inline void v_settle(vf *x) { __asm__ volatile("" : "+v"(*x)); }
+
 /* A transpose of four vectors with the additions between its steps. */
 static inline void v_sum4(const vf a[4], real out[4])
 {

@@ -16,7 +16,9 @@ enum {
     MOST_ROWS = VL == 16 ? 6 : ROW_TILE, /* and that numbers do: 24 of 32 registers are sums */
     KEY_TILE = 8,
     VEC_TILE = 8,
-    SUMS_KEYS = 16,
+    SUMS_KEYS = 8,
+    HELD_KEYS = 8, /* what of K and V stays in the first cache level for two more rows */
+    HELD_VECS = 8,
     AHEAD = 32 /* keys; see row_products_tmpl.h */
 };
 
@@ -59,6 +61,9 @@ static const row_products *products_of(int type)
 #define NAME(x) x##_f32
 #define LOAD(p) v_load(p)
 #define LOAD_N(p, n) v_load_n(p, n)
+#if defined(QKV_SETTLES) /* widened twice, elements of 16 bits gain nothing */
+#define HELD
+#endif
 #include "kernels/tmpl/row_products_tmpl.h"
 
 #define ELEMENT uint16_t

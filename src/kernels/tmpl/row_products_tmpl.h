@@ -28,6 +28,7 @@
  * Parameters, all undefined again at the end:
  *     ELEMENT      element type of K or V          NAME(x)    x with a suffix for it
  *     LOAD(p)      VL elements as a vector         LOAD_N(p, n)  the first n, 0 elsewhere
+ *     HELD         defined if row_held_tmpl.h has a better order for some sizes
  * Included once for each element type, after one simd/ header and products_tmpl.h.
  */
 
@@ -220,9 +221,17 @@ static int NAME(rows_finite)(const void *const *v, int n, int dv)
     return !has_nan(probe);
 }
 
+#if defined(HELD)
+#include "kernels/tmpl/row_held_tmpl.h"
+
+static const row_products NAME(products) = {NAME(held_rows_dots), NAME(held_rows_sums),
+                                            NAME(rows_finite)};
+#else
 static const row_products NAME(products) = {NAME(rows_dots), NAME(rows_sums), NAME(rows_finite)};
+#endif
 
 #undef ELEMENT
 #undef NAME
 #undef LOAD
 #undef LOAD_N
+#undef HELD
