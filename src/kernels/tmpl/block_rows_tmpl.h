@@ -9,12 +9,12 @@
  * Parameters: none.  Needs row_map of decode_tmpl.h and the templates of codes that the tier has.
  */
 
-/* The rows of keys j0 .. j0+n-1 and of AHEAD + 1 more; past the last key j1 - 1 its own again, so that
+/* The rows of keys j0 .. j0+n-1 and of CODE_AHEAD + 1 more; past the last key j1 - 1 its own again, so that
  * nothing beyond is asked for. */
 static void find_rows(const void **rows, const void *base, const qkv_kv *kv, int64_t stride,
                       int64_t page, int64_t size, int64_t j0, int n, int64_t j1)
 {
-    const int64_t end = j0 + n + AHEAD + 1 < j1 ? j0 + n + AHEAD + 1 : j1;
+    const int64_t end = j0 + n + CODE_AHEAD + 1 < j1 ? j0 + n + CODE_AHEAD + 1 : j1;
 
     for (int64_t j = j0, run; j < end; j += run) {
         const char *row = (const char *)base + qkv_kv_offset(kv, stride, page, j) * size;
@@ -22,13 +22,13 @@ static void find_rows(const void **rows, const void *base, const qkv_kv *kv, int
         for (int64_t r = 0; r < run; r++)
             rows[j - j0 + r] = row + r * stride * size;
     }
-    for (int r = (int)(end - j0); r <= n + AHEAD; r++)
+    for (int r = (int)(end - j0); r <= n + CODE_AHEAD; r++)
         rows[r] = rows[end - j0 - 1];
 }
 
 /* Scales are those of codes whose rows hold the codes themselves; NULL: none. */
 typedef struct block_rows {
-    const void *k[BLOCK + AHEAD + 1], *v[BLOCK + AHEAD + 1];
+    const void *k[BLOCK + CODE_AHEAD + 1], *v[BLOCK + CODE_AHEAD + 1];
     const real *k_scales, *v_scales, *k_mins, *v_mins;
     int v_scales_finite, v_mins_finite;
 } block_rows;
@@ -44,7 +44,7 @@ static void find_decoded(const void **rows, real *decoded, const qkv_shape *shap
                          const coded_side *x, const qkv_kv *kv, int64_t j0, int n, int rope)
 {
     decode_rows(decoded, shape, x, kv, j0, n, rope);
-    for (int r = 0; r <= n + AHEAD; r++)
+    for (int r = 0; r <= n + CODE_AHEAD; r++)
         rows[r] = decoded + (r < n ? r : n - 1) * (x->d + rope);
 }
 

@@ -66,7 +66,7 @@ INLINE void code_dots_rows(const code_tables *t, const void *const *k, int n, co
 {
     int j = 0;
     for (; j + KEYS <= n; j += KEYS) {
-        UNROLL for (int r = 0; r < KEYS; r++) prefetch_codes(k[j + r + AHEAD], d);
+        UNROLL for (int r = 0; r < KEYS; r++) prefetch_codes(k[j + r + CODE_AHEAD], d);
         code_dots_tile(t, k + j, q, padded, d, s + j, KEYS, ROWS);
     }
     for (; j < n; j++) {
@@ -110,8 +110,8 @@ INLINE void code_sums_tile(const code_tables *t, const void *const *v, int at, i
     }
     for (int j = 0; j < n; j += 2) {
         vf x[4];
-        prefetch_codes((const uint8_t *)v[j + AHEAD] + at, 1);
-        prefetch_codes((const uint8_t *)v[j + AHEAD + 1] + at, 1);
+        prefetch_codes((const uint8_t *)v[j + CODE_AHEAD] + at, 1);
+        prefetch_codes((const uint8_t *)v[j + CODE_AHEAD + 1] + at, 1);
         v_zip_codes(t, (const uint8_t *)v[j] + at, (const uint8_t *)v[j + 1] + at, dv - at, x);
         UNROLL for (int g = 0; g < ROWS; g++)
         {

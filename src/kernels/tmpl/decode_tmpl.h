@@ -19,7 +19,8 @@ enum {
     SUMS_KEYS = 8,
     HELD_KEYS = 8, /* what of K and V stays in the first cache level for two more rows */
     HELD_VECS = 8,
-    AHEAD = 32 /* keys; see row_products_tmpl.h */
+    AHEAD = 32,     /* keys; see row_products_tmpl.h */
+    CODE_AHEAD = 64 /* of codes, whose rows are shorter; rows are found that far ahead for all */
 };
 
 /* How many of `rows` rows the next pass over a block takes: as many passes as must be, about alike. */
@@ -128,10 +129,10 @@ static void decode_begin(const qkv_tile *tile)
 static void sums_selected(const row_map *t, const row_products *vp, const void *const *v, int n)
 {
     const real zeros[QKV_MAX_HEAD_DIM] = {0}; /* of any type, codes too */
-    const void *rows[BLOCK + AHEAD + 1];
+    const void *rows[BLOCK + CODE_AHEAD + 1];
 
     for (int i = 0; i < t->rows; i++) {
-        for (int j = 0; j <= n + AHEAD; j++)
+        for (int j = 0; j <= n + CODE_AHEAD; j++)
             rows[j] = j < n && t->hides[i * BLOCK + j] ? zeros : v[j];
         vp->sums(rows, n, t->s + i * BLOCK, t->rescale + i, t->dv, t->o + i * t->dv_padded,
                  t->dv_padded, 1);

@@ -81,7 +81,7 @@ INLINE void u4_dots_rows(const void *const *k, int n, const real *q, int padded,
 {
     int j = 0;
     for (; j + 4 <= n; j += 4) {
-        UNROLL for (int r = 0; r < 4; r++) prefetch_codes(k[j + r + AHEAD], (d + 1) / 2);
+        UNROLL for (int r = 0; r < 4; r++) prefetch_codes(k[j + r + CODE_AHEAD], (d + 1) / 2);
         u4_dots_tile(k + j, q, padded, d, s + j, 4, ROWS);
     }
     for (; j < n; j++) {
@@ -121,8 +121,8 @@ INLINE void u4_sums_keys(const void *const *v, int at, int codes, int half, int 
         const uint8_t *row = (const uint8_t *)v[j] + at / 2;
         vf x[4];
         if (half == 0) {
-            prefetch_codes((const uint8_t *)v[j + AHEAD] + at / 2, 1);
-            prefetch_codes((const uint8_t *)v[j + AHEAD + 1] + at / 2, 1);
+            prefetch_codes((const uint8_t *)v[j + CODE_AHEAD] + at / 2, 1);
+            prefetch_codes((const uint8_t *)v[j + CODE_AHEAD + 1] + at / 2, 1);
         }
         v_zip_nibbles(row, (const uint8_t *)v[j + 1] + at / 2, codes, half, x);
         UNROLL for (int g = 0; g < ROWS; g++)
