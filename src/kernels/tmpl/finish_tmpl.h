@@ -8,19 +8,26 @@
 
 /* (m, l, o) of x joins that of t: both are rescaled to the larger maximum.  A part that saw nothing
  * has m = -infinity, l = 0, o = 0 and weighs exactly 0. */
-static void merge_vector(const tile_map *t, const tile_map *x, int at)
+static void merge_sub(const tile_map *t, const tile_map *x)
 {
-    const vf m = v_max(v_load(t->m + at), v_load(x->m + at));
-    const vf near = no_infinity(m);
-    const vf a = weight_of_old(v_load(t->m + at), near);
-    const vf b = weight_of_old(v_load(x->m + at), near);
-    v_store(t->m + at, m);
-    v_store(t->l + at, v_fma(v_load(t->l + at), a, v_mul(v_load(x->l + at), b)));
-    for (int c = 0; c < t->dv; c++) {
-        real *o = t->ot + (int64_t)c * t->width + at;
-        const vf more = v_mul(v_load(x->ot + (int64_t)c * t->width + at), b);
-        v_store(o, v_fma(v_load(o), a, more));
+    const real *from = x->ot;
+    vf a[LANES], b[LANES];
+
+    for (int z = 0; z < t->vectors; z++) {
+        const int at = z * VL;
+        const vf m = v_max(v_load(t->m + at), v_load(x->m + at));
+        const vf near = no_infinity(m);
+        a[z] = weight_of_old(v_load(t->m + at), near);
+        b[z] = weight_of_old(v_load(x->m + at), near);
+        v_store(t->m + at, m);
+        v_store(t->l + at, v_fma(v_load(t->l + at), a[z], v_mul(v_load(x->l + at), b[z])));
     }
+    /* In the order of memory, which is where the states of long parts come from. */
+    for (real *o = t->ot; o < t->ot + (int64_t)t->dv * t->width; o += t->width, from += t->width)
+        for (int z = 0; z < t->vectors; z++) {
+            const vf more = v_mul(v_load(from + z * VL), b[z]);
+            v_store(o + z * VL, v_fma(v_load(o + z * VL), a[z], more));
+        }
 }
 
 static void merge_states(const qkv_tile *tile, const void *other)
@@ -33,8 +40,7 @@ static void merge_states(const qkv_tile *tile, const void *other)
     for (int sub = 0; sub < sub_tiles_of(tile->n_lanes); sub++) {
         tile_map t = map_tile(tile, sub), x = t;
         map_state(&x, tile, alias.out, sub);
-        for (int z = 0; z < t.vectors; z++)
-            merge_vector(&t, &x, z * VL);
+        merge_sub(&t, &x);
     }
 }
 
