@@ -30,7 +30,7 @@ static void find_rows(const void **rows, const void *base, const qkv_kv *kv, int
 typedef struct block_rows {
     const void *k[BLOCK + CODE_AHEAD + 1], *v[BLOCK + CODE_AHEAD + 1];
     const real *k_scales, *v_scales, *k_mins, *v_mins;
-    int v_scales_finite, v_mins_finite;
+    int k_finite, v_scales_finite, v_mins_finite; /* k_finite: scales and mins */
 } block_rows;
 
 #if defined(QKV_WIDEN_F32) && !defined(QKV_PAIRS)
@@ -83,7 +83,8 @@ static void find_scales(block_rows *x, const qkv_shape *shape, const row_map *t,
     real *k_scales = t->decoded, *v_scales = t->decoded + BLOCK;
 
     if (qkv_type_is_coded(k_type)) {
-        row_scales(k_scales, kv->k_scale, &shape->k_scales, kv, kv->k_scale_page, j, n);
+        x->k_finite = row_scales(k_scales, kv->k_scale, &shape->k_scales, kv,
+                                 kv->k_scale_page, j, n);
         x->k_scales = k_scales;
     }
     if (qkv_type_is_coded(v_type)) {
@@ -93,7 +94,8 @@ static void find_scales(block_rows *x, const qkv_shape *shape, const row_map *t,
     }
     if (k_type == QKV_U4) {
         x->k_mins = v_scales + BLOCK;
-        row_scales(v_scales + BLOCK, kv->k_min, &shape->k_scales, kv, kv->k_scale_page, j, n);
+        x->k_finite &= row_scales(v_scales + BLOCK, kv->k_min, &shape->k_scales, kv,
+                                  kv->k_scale_page, j, n);
     }
     if (v_type == QKV_U4) {
         x->v_mins = v_scales + 2 * BLOCK;

@@ -122,6 +122,12 @@ static void decode_begin(const qkv_tile *tile)
 
 #include "kernels/tmpl/block_rows_tmpl.h"
 
+#if defined(QKV_CODE_PAIRS)
+#include "kernels/tmpl/plain_scores_tmpl.h"
+#else
+#define plain_scores(shape, t, x, n) (void)0
+#endif
+
 /* ---- blocks ----------------------------------------------------------------------------------- */
 
 /* Sums where NaN or infinity may not meet rows that do not see it: one row after the other, with zeros in
@@ -158,6 +164,8 @@ static void decode_block(const qkv_tile *tile, const row_map *t, const block_row
         finish_u4_scores(t, x->k_scales, x->k_mins, n);
     else if (x->k_scales)
         scale_rows(t, x->k_scales, n);
+    if (x->k_scales && !x->k_finite)
+        plain_scores(shape, t, x, n);
     adjust_rows(tile, t, &b);
     if (!b.any)
         return;
