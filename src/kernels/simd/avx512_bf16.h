@@ -65,12 +65,18 @@ static inline vf v_pair_rows_n(const uint16_t *p, const uint16_t *q, int n)
     return pair_(_mm256_maskz_loadu_epi16(first_(n), p), _mm256_maskz_loadu_epi16(first_(n), q));
 }
 
+/* Elements of x and y in turns, as v_unzip takes them apart. */
+static inline void v_zip_pairs(vf x, vf y, vf *lo, vf *hi)
+{
+    const __m512i a = _mm512_castps_si512(x), b = _mm512_castps_si512(y);
+    *lo = _mm512_castsi512_ps(_mm512_unpacklo_epi16(a, b));
+    *hi = _mm512_castsi512_ps(_mm512_unpackhi_epi16(a, b));
+}
+
 /* 32 elements of two rows as two vectors of pairs; sums over those, back in the order of channels. */
 static inline void v_zip_rows(const uint16_t *p, const uint16_t *q, vf *lo, vf *hi)
 {
-    const __m512i x = _mm512_loadu_si512(p), y = _mm512_loadu_si512(q);
-    *lo = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
-    *hi = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
+    v_zip_pairs(_mm512_loadu_ps(p), _mm512_loadu_ps(q), lo, hi);
 }
 static inline void v_unzip(vf *lo, vf *hi)
 {

@@ -19,6 +19,7 @@ enum {
     SUMS_KEYS = 8,
     HELD_KEYS = 8, /* what of K and V stays in the first cache level for two more rows */
     HELD_VECS = 8,
+    HELD_AHEAD = 16, /* keys; see row_held_tmpl.h */
     AHEAD = 32,     /* keys; see row_products_tmpl.h */
     CODE_AHEAD = 64 /* of codes, whose rows are shorter; rows are found that far ahead for all */
 };
@@ -134,7 +135,7 @@ static void decode_begin(const qkv_tile *tile)
  * place of the values it does not see.  Their weights are 0, so that changes no bit of the usual sums. */
 static void sums_selected(const row_map *t, const row_products *vp, const void *const *v, int n)
 {
-    const real zeros[QKV_MAX_HEAD_DIM] = {0}; /* of any type, codes too */
+    static const real zeros[QKV_MAX_HEAD_DIM]; /* of any type, codes too */
     const void *rows[BLOCK + CODE_AHEAD + 1];
 
     for (int i = 0; i < t->rows; i++) {

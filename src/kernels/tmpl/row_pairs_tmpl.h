@@ -221,4 +221,10 @@ static int pair_finite(const void *const *v, int n, int dv)
     return !odd;
 }
 
+#if defined(QKV_SETTLES)
+#include "kernels/tmpl/row_pairs_held_tmpl.h"
+
+static const row_products products_bf16 = {held_rows_pair_dots, held_rows_pair_sums, pair_finite};
+#else
 static const row_products products_bf16 = {pair_dots, pair_sums, pair_finite};
+#endif
