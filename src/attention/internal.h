@@ -89,7 +89,7 @@ enum {
     QKV_PART_KEYS = 512, /* a part has at least this many keys */
     QKV_PART_UNIT = QKV_BLOCK_KEYS, /* parts begin at multiples of this */
     QKV_MAX_PARTS = 16,  /* parts of one (sequence, group): bounds the workspace */
-    QKV_SPLIT_TASKS = 64, /* tiles of many rows are cut into no more tasks than this */
+    QKV_SPLIT_TASKS = 64, /* tiles of many rows are cut no further than makes this many tasks */
     QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
     QKV_STREAM_TILES = 8, /* a sequence of so few tiles waits for memory, and for its last rows */
     QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */

@@ -99,7 +99,7 @@ static int64_t tiles_of(int64_t rows, const qkv_kernel *kernel)
 static int64_t parts_for(const qkv_plan *plan, const qkv_seq *seq, int64_t keys)
 {
     const int64_t tiles =
-        plan->desc.n_kv_heads * tiles_of(seq->span.q_len * plan->group, seq->kernel);
+        plan->desc.n_kv_heads * tiles_of(seq->span.q_len * plan->group - seq->rest, seq->kernel);
     const int64_t parts = keys / QKV_PART_KEYS;
     int64_t most = QKV_MAX_PARTS;
 
@@ -112,7 +112,7 @@ static int64_t parts_for(const qkv_plan *plan, const qkv_seq *seq, int64_t keys)
  * once. */
 static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
 {
-    const int64_t tiles = tiles_of(seq->span.q_len * plan->group, seq->kernel);
+    const int64_t tiles = tiles_of(seq->span.q_len * plan->group - seq->rest, seq->kernel);
 
     seq->parts = 1;
     if (tiles > QKV_STREAM_TILES || seq->span.q_len == 0)

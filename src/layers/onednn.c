@@ -218,7 +218,7 @@ qkv_status qkv_onednn_check(int32_t weights, qkv_say say)
     if (weights == QKV_WEIGHTS_INT8 && !sums_bytes_exactly())
         return qkv_refuse(say, QKV_ERR_UNSUPPORTED,
                           "weights are int8; oneDNN's products of bytes are exact on CPUs with "
-                          "VNNI only, accepted here are f32 and bf16");
+                          "VNNI only, accepted here is f32");
     const dnnl_status_t status = find_layout(weights, 256, 256, &layout);
     if (status == dnnl_out_of_memory)
         return qkv_refuse(say, QKV_ERR_MEMORY, "no memory for a product of oneDNN");
