@@ -118,6 +118,21 @@ static int make_config(convert_model *c)
 
 /* ---- the old model ------------------------------------------------------------------------ */
 
+/* Layers beyond those that config.json counts (DeepSeek-V3 predicts a second token with one) would keep their
+ * old form beside a config.json that says the new one. */
+static int refuse_more_layers(const convert_model *c)
+{
+    qkv_safetensors_entry e;
+    char name[64];
+
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", (int)c->model.n_layers);
+    if (qkv_checkpoint_tensor(c->old, name, &e, NULL, 0) == QKV_OK)
+        return cli_complain("%s: %s belongs to a layer beyond the %d of config.json; such layers are "
+                            "not converted, and may not stay as they are",
+                            c->r->directory, name, (int)c->model.n_layers);
+    return CLI_DONE;
+}
+
 static int open_old(convert_model *c)
 {
     char text[CLI_TEXT];
@@ -135,7 +150,7 @@ static int open_old(convert_model *c)
             return cli_complain("%s: layer %d uses the keys and values of layer %d; models whose "
                                 "layers share them are not converted",
                                 c->r->directory, (int)i, (int)c->model.cache_of[i]);
-    return CLI_DONE;
+    return refuse_more_layers(c);
 }
 
 static int load(const convert_model *c, const qkv_checkpoint *from, const qkv_model *model,

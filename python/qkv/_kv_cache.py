@@ -184,7 +184,7 @@ class KVCache(Attending):
         table : (cos, sin), with rope, instead of positions
             What rope.table() makes of (T,) or (B, T) positions: a row a token, for all layers of
             a step.  Without it angles are computed anew in each layer.
-        seq_len : as in rope.apply()
+        seq_len : default each sequence's longest new position + 1 (rope.apply() takes the longest of all)
 
         The layer that comes first takes pages for the new tokens.  CacheFull if there are too few,
         ValueError for arrays that do not fit; then the cache is as it was.

@@ -249,6 +249,18 @@ def test_refusals(qkv, tmp_path, name, how, words):
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
 
+def test_layers_that_config_does_not_count(qkv, tmp_path):
+    """As DeepSeek-V3's layer for a second token: it would keep the old order of rows."""
+    build("deepseek_v3", tmp_path / "old")
+    path = tmp_path / "old/config.json"
+    config = json.loads(path.read_text())
+    config["num_hidden_layers"] -= 1
+    path.write_text(json.dumps(config))
+    error = qkv("convert", "old", "--to", "half-split", "-o", "new", code=2).stderr
+    assert f"belongs to a layer beyond the {config['num_hidden_layers']} of config.json" in error
+    assert not (tmp_path / "new").exists()
+
+
 def test_targets(qkv, tmp_path):
     build("llama", tmp_path / "old")
     (tmp_path / "file").write_text("keep")
