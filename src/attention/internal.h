@@ -92,6 +92,7 @@ enum {
     QKV_SPLIT_TASKS = 64, /* tiles of many rows are cut no further than makes this many tasks */
     QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
     QKV_STREAM_TILES = 8, /* a sequence of so few tiles waits for memory, and for its last rows */
+    QKV_STREAM_BYTES = 1 << 20, /* of K and V of a head; more do not stay in a second-level cache */
     QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */
 };
 
@@ -106,7 +107,7 @@ typedef struct qkv_seq {
     int64_t cut_rows;
     int64_t rest;         /* last rows of the last block that are the decode kernel's, in its tile */
     int64_t parts;        /* of keys */
-    int32_t streams;      /* keys and values are many, tiles few: qkv_tile has it */
+    int32_t streams;      /* keys and values come from afar: qkv_tile has it */
     int64_t part_lo, part_keys; /* part n holds keys part_lo + n part_keys onwards */
     int64_t first_task, first_merge;
     int64_t first_slot; /* partial states, numbered over the plan */

@@ -108,23 +108,32 @@ static int64_t parts_for(const qkv_plan *plan, const qkv_seq *seq, int64_t keys)
     return parts < most ? parts : most;
 }
 
-/* How many parts the keys of a sequence are cut into, and where; and whether they are read about
- * once. */
+/* Whether keys and values come from memory, or from a cache that is as far, more often than from the
+ * second level: they are many and tiles few, or what a tile reads is more than that level holds. */
+static int32_t reads_from_afar(const qkv_plan *plan, int64_t tiles, int64_t keys, int64_t seen)
+{
+    const qkv_shape *shape = &plan->shape;
+    const int64_t row = shape->head_dim * (int64_t)qkv_type_size((qkv_type)shape->k_type) +
+                        shape->head_dim_v * (int64_t)qkv_type_size((qkv_type)shape->v_type);
+
+    return (tiles <= QKV_STREAM_TILES && keys >= 2 * QKV_PART_KEYS) ||
+           seen > QKV_STREAM_BYTES / row;
+}
+
+/* How many parts the keys of a sequence are cut into, and where; and how far they are. */
 static void cut_keys(const qkv_plan *plan, qkv_seq *seq)
 {
     const int64_t tiles = tiles_of(seq->span.q_len * plan->group - seq->rest, seq->kernel);
 
     seq->parts = 1;
-    if (tiles > QKV_STREAM_TILES || seq->span.q_len == 0)
+    if (seq->span.q_len == 0)
         return;
-    const int64_t lo = qkv_visible_range(&plan->rules, &seq->span, 0).lo;
-    const int64_t hi = qkv_visible_range(&plan->rules, &seq->span, seq->span.q_len - 1).hi;
-    const int64_t base = lo > 0 ? lo / QKV_PART_UNIT * QKV_PART_UNIT : 0;
-    const int64_t keys = hi + 1 - base;
-    if (keys < 2 * QKV_PART_KEYS)
-        return;
-    seq->streams = 1;
-    if (tiles > QKV_MAX_SPLIT_BLOCKS || plan->shape.stage >= 0)
+    const qkv_range first = qkv_visible_range(&plan->rules, &seq->span, 0);
+    const qkv_range last = qkv_visible_range(&plan->rules, &seq->span, seq->span.q_len - 1);
+    const int64_t base = first.lo > 0 ? first.lo / QKV_PART_UNIT * QKV_PART_UNIT : 0;
+    const int64_t keys = last.hi + 1 - base;
+    seq->streams = reads_from_afar(plan, tiles, keys, last.hi + 1 - last.lo);
+    if (tiles > QKV_MAX_SPLIT_BLOCKS || keys < 2 * QKV_PART_KEYS || plan->shape.stage >= 0)
         return;
     const int64_t parts = parts_for(plan, seq, keys), each = (keys + parts - 1) / parts;
     seq->part_lo = base;

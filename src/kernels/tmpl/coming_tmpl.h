@@ -2,10 +2,10 @@
  * tmpl/coming_tmpl.h - rows of K and V that are read soon, asked for while a product runs.
  *
  * Products with queries in lanes read the rows of a tile side by side and come back to each row of
- * V for every few channels, which hardware prefetchers do not follow.  With many tiles nobody
- * waits: keys and values come from a cache, and asking costs 1 to 3 %.  With few
- * (qkv_tile.streams) they come from memory, and a block of them took as long as arithmetic and
- * reading one after the other.
+ * V for every few channels, which hardware prefetchers do not follow.  With many tiles over keys
+ * and values that fit the second cache level nobody waits, and asking costs 1 to 5 %.  With few
+ * tiles, or more keys (qkv_tile.streams), they come from memory or the third level, and a block of
+ * them took as long as arithmetic and reading one after the other.
  *
  * While scores are computed the values of the same block are asked for, while values are summed
  * the keys of the next.  Asked for evenly, PACE steps of a product at a time: the core can wait
