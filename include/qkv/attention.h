@@ -279,7 +279,8 @@ QKV_API qkv_status qkv_args_check(const qkv_plan *plan, const qkv_args *args, in
 QKV_API void qkv_run(const qkv_plan *plan, const qkv_args *args);
 
 /* Run on a parallel loop: the caller's own, or qkv_pool_parallel(pool).  The workspace must be that for
- * parallel->n_workers. */
+ * parallel->n_workers.  A phase of less work than it takes to wake a thread runs on the calling
+ * thread, as worker 0, and does not call parallel->parallel_for. */
 QKV_API void qkv_run_parallel(const qkv_plan *plan, const qkv_args *args,
                               const qkv_parallel *parallel);
 

@@ -93,6 +93,7 @@ enum {
     QKV_MAX_SPLIT_BLOCKS = 4, /* only sequences with so few query blocks are cut by keys */
     QKV_STREAM_TILES = 8, /* a sequence of so few tiles waits for memory, and for its last rows */
     QKV_STREAM_BYTES = 1 << 20, /* of K and V of a head; more do not stay in a second-level cache */
+    QKV_SMALL_RUN = 1 << 21, /* operations that are not worth a second thread: 10 to 40 us */
     QKV_ROW_UNIT = 16 /* rows that cost no more than fewer: the lanes of the widest vectors */
 };
 
@@ -124,6 +125,7 @@ struct qkv_plan {
     int32_t head_group; /* query heads that share a tile: G, or 1 where block masks differ by head */
     int32_t n_groups;   /* Hq / head_group */
     int64_t n_tasks, n_merges, n_slots;
+    int small[2];       /* of a phase: less work than waking a thread */
     size_t lanes_bytes, scratch_bytes, own_state_bytes; /* of one worker */
     size_t rest_scratch; /* where the decode kernel's scratch begins if both work on a tile */
     size_t state_bytes;                                 /* of one slot */

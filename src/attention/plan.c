@@ -225,6 +225,19 @@ static void cut_sequences(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
     }
 }
 
+/* Pairs of query and key are counted as if all were visible; joining states costs a multiplication and
+ * an addition a number. */
+static void find_small_phases(qkv_plan *plan, const qkv_desc *d)
+{
+    const double each = 2.0 * d->n_q_heads * (plan->shape.head_dim + plan->shape.head_dim_v);
+    double pairs = 0;
+
+    for (int64_t b = 0; plan->seqs && b < d->n_seqs; b++)
+        pairs += (double)plan->seqs[b].span.q_len * (double)plan->seqs[b].span.kv_len;
+    plan->small[0] = pairs * each <= QKV_SMALL_RUN;
+    plan->small[1] = (double)plan->n_slots * (double)plan->state_bytes / 2 <= QKV_SMALL_RUN;
+}
+
 /* The memory of one worker, enough for either kernel; for both where tiles may have a rest. */
 static void size_worker(qkv_plan *plan)
 {
@@ -272,6 +285,7 @@ static void build(qkv_plan *plan, const qkv_desc *d, qkv_seq *seqs)
     plan->head_group = d->block_bits && d->block_stride[1] != 0 ? 1 : group;
     plan->n_groups = d->n_q_heads / plan->head_group;
     cut_sequences(plan, d, seqs);
+    find_small_phases(plan, d);
     size_worker(plan);
 }
 

@@ -338,11 +338,16 @@ int64_t qkv_n_tasks(const qkv_plan *plan, int32_t phase)
     return phase == 0 ? plan->n_tasks : phase == 1 ? plan->n_merges : 0;
 }
 
+static void run_phase(const qkv_plan *plan, const qkv_args *args, int32_t phase)
+{
+    for (int64_t task = 0; task < qkv_n_tasks(plan, phase); task++)
+        qkv_run_task(plan, args, phase, task, 0);
+}
+
 void qkv_run(const qkv_plan *plan, const qkv_args *args)
 {
     for (int32_t phase = 0; phase < qkv_n_phases(plan); phase++)
-        for (int64_t task = 0; task < qkv_n_tasks(plan, phase); task++)
-            qkv_run_task(plan, args, phase, task, 0);
+        run_phase(plan, args, phase);
 }
 
 typedef struct phase_job {
@@ -361,6 +366,9 @@ void qkv_run_parallel(const qkv_plan *plan, const qkv_args *args, const qkv_para
 {
     for (int32_t phase = 0; phase < qkv_n_phases(plan); phase++) {
         phase_job job = {plan, args, phase};
-        parallel->parallel_for(parallel->ctx, qkv_n_tasks(plan, phase), phase_task, &job);
+        if (plan->small[phase])
+            run_phase(plan, args, phase);
+        else
+            parallel->parallel_for(parallel->ctx, qkv_n_tasks(plan, phase), phase_task, &job);
     }
 }

@@ -196,9 +196,48 @@ static void *loop_often(void *arg)
     return NULL;
 }
 
+static void count_loops(void *ctx, int64_t n, void (*fn)(void *arg, int64_t i, int32_t worker),
+                        void *arg)
+{
+    ++*(int *)ctx;
+    for (int64_t i = 0; i < n; i++)
+        fn(arg, i, (int32_t)(i % 2));
+}
+
+/* How many loops a head of so many queries and keys asks for, all of them zeros. */
+static int loops_of(int32_t q_len, int32_t kv_len)
+{
+    enum { D = 64 };
+    int loops = 0;
+    const qkv_parallel parallel = {2, count_loops, &loops};
+    qkv_desc d;
+    qkv_args a;
+
+    qkv_desc_init(&d);
+    qkv_args_init(&a);
+    d.n_seqs = d.n_q_heads = d.n_kv_heads = 1;
+    d.q_len = q_len;
+    d.kv_len = kv_len;
+    d.head_dim = d.head_dim_v = D;
+    qkv_desc_dense(&d, QKV_F32, QKV_BHTD);
+    a.q = t_alloc(sizeof(float) * D * (size_t)q_len, 64, T_END, 0);
+    a.o = t_alloc(sizeof(float) * D * (size_t)q_len, 64, T_END, 0);
+    a.k = a.v = t_alloc(sizeof(float) * D * (size_t)kv_len, 64, T_END, 0);
+    a.workspace_bytes = qkv_attention_workspace_size(&d, 2);
+    a.workspace = t_alloc(a.workspace_bytes, 64, T_END, 0xff);
+    t_check(qkv_attention(&d, &a, &parallel) == QKV_OK, "refused");
+    return loops;
+}
+
 void test_pool(void)
 {
     qkv_pool *pool = NULL;
+
+    if (t_case("small runs stay on the calling thread")) {
+        t_check(loops_of(1, 16) == 0, "16 keys were spread over threads");
+        t_check(loops_of(256, 256) == 1, "256 queries of 256 keys were not");
+        t_check(loops_of(1, 65536) == 1, "65,536 keys were not, or their joining was");
+    }
 
     for (int32_t n = 1; n <= 8; n++)
         if (t_case("%d workers", n)) {

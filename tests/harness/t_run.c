@@ -36,11 +36,32 @@ static void run_tasks_back(const run_job *job)
             qkv_run_task(job->plan, job->args, phase, task, 0);
 }
 
+typedef struct phase_job {
+    const run_job *run;
+    int32_t phase;
+} phase_job;
+
+static void one_task(void *arg, int64_t task, int32_t worker)
+{
+    const phase_job *job = arg;
+    qkv_run_task(job->run->plan, job->run->args, job->phase, task, worker);
+}
+
+/* As qkv_run_parallel, which keeps problems as small as most of these to one thread. */
+static void spread_tasks(const run_job *job)
+{
+    for (int32_t phase = 0; phase < qkv_n_phases(job->plan); phase++) {
+        phase_job one = {job, phase};
+        job->parallel->parallel_for(job->parallel->ctx, qkv_n_tasks(job->plan, phase), one_task,
+                                    &one);
+    }
+}
+
 static void run_plan(void *arg)
 {
     const run_job *job = arg;
     if (job->parallel)
-        qkv_run_parallel(job->plan, job->args, job->parallel);
+        spread_tasks(job);
     else if (job->how == T_TASKS_BACK)
         run_tasks_back(job);
     else
